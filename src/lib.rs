@@ -1,0 +1,10 @@
+//! tailcast forecasts the tail latency of a fleet of vLLM replicas before anyone rents a GPU.
+
+pub mod hardware;
+pub mod observe;
+pub mod random;
+pub mod request;
+pub mod signals;
+pub mod step_time;
+pub mod time;
+pub mod trace;

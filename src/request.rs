@@ -1,0 +1,302 @@
+//! A request, in the three forms in which anybody may know it.
+//!
+//! [`Arrival`] is what a router sees, [`Request`] what a replica is given (it alone holds the true output
+//! length), [`Outcome`] what became of it. Content is known by identity only: no text, no token ids.
+
+use std::sync::Arc;
+
+use crate::time::{Span, Time};
+
+/// Number of a request in its run, in order of sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct RequestId(pub u32);
+
+/// A stretch of identified tokens: positions `position .. position + tokens` of stream `stream`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ContentRun {
+    /// Identity of the text these tokens are part of; below 2^63 shared by all requests that name it.
+    pub stream: u64,
+    /// First token of the stretch within the stream.
+    pub position: u32,
+    /// Length of the stretch.
+    pub tokens: u32,
+}
+
+/// Identities of a request's leading tokens, as runs.
+///
+/// Two requests hold the same first n tokens exactly when their runs, cut at n, are equal. Each engine
+/// derives keys at its own block size. Tokens past the end of the runs are private to the request; so are
+/// outputs, unless the runs reach past the prompt.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Content {
+    runs: Arc<[ContentRun]>,
+}
+
+/// Streams from here on belong to one request each.
+const PRIVATE_STREAMS: u64 = 1 << 63;
+
+impl Content {
+    /// Content from runs in order; neighbours that continue each other are joined, empty ones dropped.
+    ///
+    /// # Panics
+    /// If a stream lies in the private half (at or above 2^63).
+    pub fn from_runs(runs: impl IntoIterator<Item = ContentRun>) -> Content {
+        let mut joined: Vec<ContentRun> = Vec::new();
+        for run in runs {
+            assert!(run.stream < PRIVATE_STREAMS, "stream {} is in the private half", run.stream);
+            match joined.last_mut() {
+                _ if run.tokens == 0 => {}
+                Some(last) if last.stream == run.stream && last.position + last.tokens == run.position => {
+                    last.tokens += run.tokens;
+                }
+                _ => joined.push(run),
+            }
+        }
+        Content { runs: joined.into() }
+    }
+
+    /// The runs, in token order.
+    pub fn runs(&self) -> &[ContentRun] {
+        &self.runs
+    }
+
+    /// Tokens that carry an identity.
+    pub fn tokens(&self) -> u32 {
+        self.runs.iter().map(|run| run.tokens).sum()
+    }
+
+    /// The first `tokens` tokens only.
+    pub fn truncated(&self, tokens: u32) -> Content {
+        if self.tokens() <= tokens {
+            return self.clone();
+        }
+        let mut left = tokens;
+        Content::from_runs(self.runs.iter().map(|run| {
+            let kept = run.tokens.min(left);
+            left -= kept;
+            ContentRun { tokens: kept, ..*run }
+        }))
+    }
+
+    /// The stream that holds the unidentified tokens of `request`.
+    pub const fn private_stream(request: RequestId) -> u64 {
+        PRIVATE_STREAMS | request.0 as u64
+    }
+}
+
+/// What a router may see of a request. Never its true output length.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// Which request.
+    pub id: RequestId,
+    /// When the client sends it.
+    pub sent: Time,
+    /// Prompt length.
+    pub prompt_tokens: u32,
+    /// Identities, cut at the prompt's end.
+    pub content: Content,
+    /// The conversation it belongs to, where the trace says.
+    pub session: Option<u64>,
+    /// The limit the client set; absent unless the trace states it.
+    pub max_tokens: Option<u32>,
+    /// Lower is more urgent.
+    pub priority: i32,
+    /// Expected output length, where the scenario grants a predictor.
+    pub predicted_output_tokens: Option<u32>,
+}
+
+/// A request as a replica is given it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Which request.
+    pub id: RequestId,
+    /// Prompt length, at least 1.
+    pub prompt_tokens: u32,
+    /// Tokens it will produce, at least 1, unless a limit ends it first.
+    pub output_tokens: u32,
+    /// The limit the client set. Absent: the request ends by a stop token, which no scheduler foresees.
+    pub max_tokens: Option<u32>,
+    /// Lower is more urgent.
+    pub priority: i32,
+    /// Orders equal priorities: the front end's clock when the request came in.
+    pub arrival_order: u64,
+    /// Identities; may reach past the prompt where the recording knows the outputs' identities too.
+    pub content: Content,
+    /// Leading prompt tokens whose KV another server holds ready (KV connector), usually 0.
+    pub remote_tokens: u32,
+}
+
+/// One try at a request. Conservation counts requests, outcomes are of attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Attempt {
+    /// Which request.
+    pub request: RequestId,
+    /// 0 for the first try.
+    pub number: u32,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Finish {
+    /// By a stop token.
+    Stop,
+    /// By `max_tokens` or `max_model_len`.
+    Length,
+    /// Taken back by the client.
+    Aborted,
+    /// Refused by the gateway's policy.
+    Refused,
+    /// Refused by the server: an empty prompt, or one that does not fit `max_model_len`.
+    TooLong,
+    /// Still under way when the run ended.
+    Unfinished,
+}
+
+impl Finish {
+    /// Whether the client got a whole answer.
+    pub const fn is_complete(self) -> bool {
+        matches!(self, Finish::Stop | Finish::Length)
+    }
+
+    /// The name in tables and files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Finish::Stop => "stop",
+            Finish::Length => "length",
+            Finish::Aborted => "aborted",
+            Finish::Refused => "refused",
+            Finish::TooLong => "too-long",
+            Finish::Unfinished => "unfinished",
+        }
+    }
+}
+
+/// Running integrals of one replica's time. The parts of a request's latency are differences of two
+/// snapshots, so they sum exactly to the time between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Ledger {
+    /// Time in steps of decodes alone.
+    pub decode: Span,
+    /// Time in steps that carried a prefill chunk.
+    pub prefill: Span,
+    /// Time without a step that was under way: idle, or waiting for the host.
+    pub idle: Span,
+}
+
+impl Ledger {
+    /// All time so far.
+    pub fn total(&self) -> Span {
+        self.decode + self.prefill + self.idle
+    }
+
+    /// What passed since `earlier`.
+    pub fn since(&self, earlier: &Ledger) -> Ledger {
+        Ledger {
+            decode: self.decode - earlier.decode,
+            prefill: self.prefill - earlier.prefill,
+            idle: self.idle - earlier.idle,
+        }
+    }
+}
+
+/// What a replica knows of an attempt it has ended. Moments are of the engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineOutcome {
+    /// Which request.
+    pub id: RequestId,
+    /// When the engine took it in.
+    pub queued: Time,
+    /// When it was first scheduled; absent if it never was.
+    pub scheduled: Option<Time>,
+    /// When its first token came out.
+    pub first_token: Option<Time>,
+    /// When it ended.
+    pub done: Time,
+    /// Tokens that came out.
+    pub output_tokens: u32,
+    /// Prompt tokens found in the prefix cache at its first admission.
+    pub cached_tokens: u32,
+    /// Times it lost its blocks.
+    pub preemptions: u32,
+    /// From first token to end, by what the replica was doing.
+    pub decode_parts: Ledger,
+    /// How it ended.
+    pub finish: Finish,
+}
+
+/// What became of an attempt, as its client saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Which try at which request.
+    pub attempt: Attempt,
+    /// The replica that served it; absent if none did.
+    pub replica: Option<u32>,
+    /// When the client sent it.
+    pub sent: Time,
+    /// Prompt length.
+    pub prompt_tokens: u32,
+    /// When the replica's front end got it.
+    pub arrived: Option<Time>,
+    /// When its first token reached the client.
+    pub first_token_received: Option<Time>,
+    /// When its end reached the client.
+    pub done_received: Time,
+    /// The engine's side; absent if it never reached one.
+    pub engine: Option<EngineOutcome>,
+    /// How it ended.
+    pub finish: Finish,
+}
+
+impl Outcome {
+    /// Tokens that came out.
+    pub fn output_tokens(&self) -> u32 {
+        self.engine.as_ref().map_or(0, |engine| engine.output_tokens)
+    }
+
+    /// Time to first token, from the client's send to its first token.
+    pub fn ttft(&self) -> Option<Span> {
+        self.first_token_received.map(|at| at - self.sent)
+    }
+
+    /// What `vllm:time_to_first_token_seconds` would show: from the front end to the engine's first token.
+    pub fn engine_ttft(&self) -> Option<Span> {
+        Some(self.engine.as_ref()?.first_token? - self.arrived?)
+    }
+
+    /// End to end: from the client's send to its last token; absent unless the answer is whole.
+    pub fn e2e(&self) -> Option<Span> {
+        self.finish.is_complete().then(|| self.done_received - self.sent)
+    }
+
+    /// Time per output token after the first: (E2E - TTFT) / (output - 1); absent for one token.
+    pub fn tpot(&self) -> Option<Span> {
+        let gaps = u64::from(self.output_tokens().checked_sub(1)?);
+        (gaps > 0).then_some(())?;
+        Some((self.e2e()? - self.ttft()?).scale(1, gaps))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(stream: u64, position: u32, tokens: u32) -> ContentRun {
+        ContentRun { stream, position, tokens }
+    }
+
+    #[test]
+    fn neighbours_join() {
+        let whole = Content::from_runs([run(7, 0, 32)]);
+        let parts = Content::from_runs([run(7, 0, 16), run(9, 0, 0), run(7, 16, 16)]);
+        assert_eq!(whole, parts);
+        assert_eq!(whole.truncated(20), Content::from_runs([run(7, 0, 20)]));
+    }
+
+    #[test]
+    fn equal_until_they_part() {
+        let a = Content::from_runs([run(1, 0, 100), run(2, 0, 50)]);
+        let b = Content::from_runs([run(1, 0, 100), run(3, 0, 50)]);
+        assert_eq!(a.truncated(100), b.truncated(100));
+        assert_ne!(a.truncated(101), b.truncated(101));
+    }
+}

@@ -1,0 +1,1 @@
+//! A step time that is affine in its tokens and contexts, with coefficients from the scenario.

@@ -1,0 +1,1 @@
+//! A step time from GPU and model figures: an operator-level roofline.

@@ -1,0 +1,3 @@
+//! Traces: bytes to requests. One format, one file.
+//!
+//! Knows files, compression and columns. Does not know replicas or rates.
