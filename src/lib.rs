@@ -3,8 +3,10 @@
 pub mod hardware;
 pub mod observe;
 pub mod random;
+pub mod replica;
 pub mod request;
 pub mod signals;
 pub mod step_time;
 pub mod time;
 pub mod trace;
+pub mod verify;

@@ -1,0 +1,31 @@
+//! What has been sent to a replica and not been taken in: in order of time, drained at schedule() only.
+
+use std::collections::VecDeque;
+
+use super::Input;
+use crate::time::Time;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Inbox {
+    entries: VecDeque<(Time, u64, Input)>,
+}
+
+impl Inbox {
+    /// Files an input under its time; of equal times the lower `seq` is drained first.
+    pub(super) fn deliver(&mut self, at: Time, seq: u64, input: Input) {
+        // Nearly all deliveries come in order, so the place is at or near the end.
+        let behind = self.entries.iter().rev().take_while(|(t, s, _)| (*t, *s) > (at, seq)).count();
+        self.entries.insert(self.entries.len() - behind, (at, seq, input));
+    }
+
+    pub(super) fn next_at(&self) -> Option<Time> {
+        self.entries.front().map(|&(at, _, _)| at)
+    }
+
+    pub(super) fn pop_until(&mut self, now: Time) -> Option<(Time, Input)> {
+        if self.next_at()? > now {
+            return None;
+        }
+        self.entries.pop_front().map(|(at, _, input)| (at, input))
+    }
+}

@@ -1,0 +1,181 @@
+//! One vLLM engine as a passive value: a function of what was delivered to it and of time.
+//!
+//! Knows one scheduler, its KV cache and the price of its steps. Does not know other replicas, routers or
+//! clients. Nothing happens in it until somebody advances it.
+//!
+//! - [`config`]: what the engine is started with
+//! - [`scheduler`]: which requests get which tokens in a step
+//! - `kv_cache`: which blocks they get, and what the prefix cache still holds
+//! - `sequence`: one request inside, and the queue it waits in
+//! - `literal`: when each step happens
+
+use std::sync::Arc;
+
+use crate::observe::{Observer, Silence};
+use crate::request::{EngineOutcome, Finish, Ledger, Request, RequestId};
+use crate::signals::Signals;
+use crate::step_time::StepTime;
+use crate::time::Time;
+
+pub mod config;
+mod inbox;
+mod kv_cache;
+mod literal;
+pub mod scheduler;
+mod sequence;
+
+pub use config::{EngineConfig, SchedulingPolicy, Speculation};
+use inbox::Inbox;
+use literal::{Listeners, Literal};
+pub use scheduler::{EngineEvent, Scheduled, Scheduler, Step, Totals};
+
+/// What can be sent to a replica.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A request.
+    Add(Request),
+    /// The client of a request is gone.
+    Abort(RequestId),
+    /// An order to the engine itself.
+    Control(Control),
+}
+
+/// Orders to an engine: none yet. Slow-downs, drains and crashes will be its variants.
+#[derive(Clone, Copy, Debug)]
+pub enum Control {}
+
+/// How far a replica may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Every output up to and at this moment, every schedule() call before it: at equal times deliveries
+    /// come between the two (law 4).
+    Time(Time),
+    /// Every schedule() call of a lower index. Recordings count arrivals in steps.
+    Step(u64),
+}
+
+/// Somebody who writes down every step: a recording is made of this.
+pub trait Recorder {
+    /// schedule() call number `index` was made at `at`.
+    fn scheduled(&mut self, index: u64, at: Time, step: &Step, scheduler: &Scheduler);
+    /// The output of step `index` was processed; `events` came out of it.
+    fn processed(&mut self, index: u64, events: &[EngineEvent], scheduler: &Scheduler);
+    /// The load of a request's remote KV was reported finished with the output being processed.
+    fn load_finished(&mut self, id: RequestId);
+    /// A request was aborted before the next schedule() call.
+    fn aborted(&mut self, id: RequestId);
+}
+
+/// One engine: deliver, advance, look.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    inbox: Inbox,
+    engine: Literal,
+    events: Vec<EngineEvent>,
+}
+
+impl Replica {
+    /// An empty engine at time zero.
+    pub fn new(config: EngineConfig, step_time: Arc<dyn StepTime>) -> Replica {
+        Replica { inbox: Inbox::default(), engine: Literal::new(config, step_time), events: Vec::new() }
+    }
+
+    /// Watches laws 2 and 5 at every step from here on; slow.
+    pub fn set_check(&mut self, check: bool) {
+        self.engine.set_check(check);
+    }
+
+    /// Sends an input that reaches the engine at `at`, which must not lie before the last
+    /// [`Replica::advance`]. Of equal times the lower `seq` comes first.
+    ///
+    /// A prompt that is empty or does not leave room for one token is refused by the front end, as vLLM
+    /// answers 400, and never reaches the scheduler.
+    pub fn deliver(&mut self, at: Time, seq: u64, input: Input) {
+        match input {
+            Input::Add(request) if !self.admissible(request.prompt_tokens) => {
+                self.events.push(EngineEvent::Ended(EngineOutcome {
+                    id: request.id,
+                    queued: at,
+                    scheduled: None,
+                    first_token: None,
+                    done: at,
+                    output_tokens: 0,
+                    cached_tokens: 0,
+                    preemptions: 0,
+                    decode_parts: Ledger::default(),
+                    finish: Finish::TooLong,
+                }));
+            }
+            input => self.inbox.deliver(at, seq, input),
+        }
+    }
+
+    /// Whether the front end takes a prompt of this length.
+    pub fn admissible(&self, prompt_tokens: u32) -> bool {
+        prompt_tokens > 0 && prompt_tokens < self.config().max_model_len
+    }
+
+    /// Lives up to `until`, telling `observer` of its steps. Going there in two goes is the same (law 12).
+    pub fn advance(&mut self, until: Limit, observer: &mut dyn Observer) {
+        let listeners = &mut Listeners { observer, recorder: None };
+        self.engine.advance(until, &mut self.inbox, &mut self.events, listeners);
+    }
+
+    /// Like [`Replica::advance`], with every step written down.
+    pub fn advance_recorded(&mut self, until: Limit, recorder: &mut dyn Recorder) {
+        let listeners = &mut Listeners { observer: &mut Silence, recorder: Some(recorder) };
+        self.engine.advance(until, &mut self.inbox, &mut self.events, listeners);
+    }
+
+    /// Takes what has come out since the last call, in order of processing.
+    pub fn take_events(&mut self) -> std::vec::Drain<'_, EngineEvent> {
+        self.events.drain(..)
+    }
+
+    /// The gauges as the engine last set them.
+    pub fn signals(&self) -> Signals {
+        self.engine.signals()
+    }
+
+    /// No request ends before this moment: never late, and void after a delivery. None if nothing is here.
+    pub fn next_completion(&self) -> Option<Time> {
+        let refused = self.events.iter().map(|event| match event {
+            EngineEvent::FirstToken { at, .. } => *at,
+            EngineEvent::Ended(outcome) => outcome.done,
+        });
+        refused.chain(self.engine.next_completion(&self.inbox)).min()
+    }
+
+    /// What the engine was started with.
+    pub fn config(&self) -> &EngineConfig {
+        self.scheduler().config()
+    }
+
+    /// Its scheduler, to read.
+    pub fn scheduler(&self) -> &Scheduler {
+        self.engine.scheduler()
+    }
+
+    /// When the engine loop can act next.
+    pub fn clock(&self) -> Time {
+        self.engine.clock()
+    }
+
+    /// schedule() calls so far, jumps included.
+    pub fn steps(&self) -> u64 {
+        self.engine.steps()
+    }
+
+    /// Nothing runs, waits or is in flight.
+    pub fn is_idle(&self) -> bool {
+        self.engine.is_idle()
+    }
+
+    /// While idle: gives the next schedule() call this index, as recordings in steps do.
+    ///
+    /// # Panics
+    /// If the engine is not idle, or would step back.
+    pub fn jump_to_step(&mut self, index: u64) {
+        self.engine.jump_to_step(index);
+    }
+}

@@ -1,0 +1,804 @@
+//! The scheduler of one engine: vLLM 0.24's V1 `Scheduler`, step by step.
+//!
+//! Knows requests, queues, the token budget and the KV cache. Does not know time: the loop that calls
+//! [`Scheduler::schedule`] and [`Scheduler::process`] does. It visits every sequence at every step, which is
+//! slow and obviously right. After `vllm/v1/core/sched/scheduler.py` and `async_scheduler.py`.
+
+use std::collections::VecDeque;
+
+use rustc_hash::FxHashMap;
+
+use super::config::{EngineConfig, SchedulingPolicy};
+use super::kv_cache::{BlockId, KvCache};
+use super::sequence::{Sequence, Slot, State, WaitingQueue};
+use crate::request::{EngineOutcome, Finish, Ledger, Request, RequestId};
+use crate::time::Time;
+
+/// One request's part of a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Scheduled {
+    pub(super) slot: Slot,
+    serial: u64,
+    /// Which request.
+    pub id: RequestId,
+    /// Tokens computed in this step, drafts included.
+    pub tokens: u32,
+    /// `num_computed_tokens` before this step.
+    pub before: u32,
+    /// Drafts verified in this step.
+    pub drafts: u32,
+    /// Tokens sampled: 0 in the middle of a prefill.
+    pub sampled: u32,
+    /// Tokens sampled by all earlier steps, those in flight included.
+    pub sampled_before: u32,
+    /// Admitted from the waiting queue in this step.
+    pub admitted: bool,
+    /// Length of its block table before this step; 0 if admitted.
+    pub blocks_before: u32,
+}
+
+/// What one `schedule()` call decided.
+#[derive(Clone, Debug, Default)]
+pub struct Step {
+    /// What was scheduled, in vLLM's order.
+    pub scheduled: Vec<Scheduled>,
+    /// Requests admitted for the first time.
+    pub new: Vec<RequestId>,
+    /// Requests admitted again after a preemption.
+    pub resumed: Vec<RequestId>,
+    /// Requests preempted, in order.
+    pub preempted: Vec<RequestId>,
+    /// Remote KV loads started, with their tokens.
+    pub loads_started: Vec<(RequestId, u32)>,
+    /// Tokens looked up and hit in the prefix cache, for new requests and for preempted ones.
+    pub cache_queries: [u64; 4],
+}
+
+impl Step {
+    fn clear(&mut self) {
+        self.scheduled.clear();
+        self.new.clear();
+        self.resumed.clear();
+        self.preempted.clear();
+        self.loads_started.clear();
+        self.cache_queries = [0; 4];
+    }
+}
+
+/// Totals since the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Requests that lost their blocks, counted each time.
+    pub preemptions: u64,
+    /// Tokens scheduled.
+    pub scheduled_tokens: u64,
+    /// Tokens that came out.
+    pub output_tokens: u64,
+    /// Cache hits of first admissions, in tokens.
+    pub first_admission_hit_tokens: u64,
+    /// Cache hits of all admissions, in tokens.
+    pub all_admission_hit_tokens: u64,
+    /// Tokens looked up for requests never preempted.
+    pub cache_queries: u64,
+    /// Tokens hit for requests never preempted.
+    pub cache_hits: u64,
+}
+
+/// A token or an end that came out of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EngineEvent {
+    /// A request's first token.
+    FirstToken {
+        /// Which request.
+        id: RequestId,
+        /// When.
+        at: Time,
+    },
+    /// A request ended.
+    Ended(EngineOutcome),
+}
+
+/// How an allocation is asked for.
+#[derive(Clone, Copy)]
+struct Need {
+    /// New tokens to compute.
+    tokens: u32,
+    /// Tokens that another server's KV supplies.
+    external: u32,
+    /// Ask for room for the whole known sequence.
+    admission: bool,
+    /// Blocks that others in the middle of a prefill still need.
+    reserved: u32,
+}
+
+/// The scheduler, the cache and all requests of one engine.
+#[derive(Clone, Debug)]
+pub struct Scheduler {
+    config: EngineConfig,
+    cache: KvCache,
+    sequences: Vec<Sequence>,
+    vacant: Vec<Slot>,
+    /// Looked up by aborts, never walked.
+    slots: FxHashMap<RequestId, Slot>,
+    waiting: WaitingQueue,
+    /// Waiting requests that cannot run for a reason other than capacity.
+    skipped: WaitingQueue,
+    running: Vec<Slot>,
+    /// Ends that the workers have not been told of: the next schedule() call tells them.
+    unflushed_ends: bool,
+    next_serial: u64,
+    totals: Totals,
+    hits: Vec<BlockId>,
+    passed_over: Vec<Slot>,
+}
+
+impl Scheduler {
+    pub(super) fn new(config: EngineConfig) -> Scheduler {
+        let queue = || match config.scheduling_policy {
+            SchedulingPolicy::Fcfs => WaitingQueue::Fcfs(VecDeque::new()),
+            SchedulingPolicy::Priority => WaitingQueue::Priority(Default::default()),
+        };
+        Scheduler {
+            cache: KvCache::new(config.num_gpu_blocks, config.enable_prefix_caching),
+            sequences: Vec::new(),
+            vacant: Vec::new(),
+            slots: FxHashMap::default(),
+            waiting: queue(),
+            skipped: queue(),
+            running: Vec::new(),
+            unflushed_ends: false,
+            next_serial: 0,
+            totals: Totals::default(),
+            hits: Vec::new(),
+            passed_over: Vec::new(),
+            config,
+        }
+    }
+
+    /// What the engine was started with.
+    pub fn config(&self) -> &EngineConfig {
+        &self.config
+    }
+
+    /// Requests on the running list, in admission order.
+    pub fn running(&self) -> impl ExactSizeIterator<Item = RequestId> + '_ {
+        self.running.iter().map(|&slot| self.sequence(slot).request.id)
+    }
+
+    /// Requests in the waiting queue, in the order in which they would be served.
+    pub fn waiting(&self) -> impl Iterator<Item = RequestId> + '_ {
+        self.waiting.iter().map(|slot| self.sequence(slot).request.id)
+    }
+
+    /// Requests that wait for something else than capacity.
+    pub fn skipped(&self) -> impl Iterator<Item = RequestId> + '_ {
+        self.skipped.iter().map(|slot| self.sequence(slot).request.id)
+    }
+
+    /// Requests that wait, for whatever reason.
+    pub fn waiting_count(&self) -> u32 {
+        (self.waiting.len() + self.skipped.len()) as u32
+    }
+
+    /// Length of the running list.
+    pub fn running_count(&self) -> u32 {
+        self.running.len() as u32
+    }
+
+    /// Free blocks.
+    pub fn free_blocks(&self) -> u32 {
+        self.cache.free_count()
+    }
+
+    /// Blocks that can be used at all.
+    pub fn usable_blocks(&self) -> u32 {
+        self.cache.usable_count()
+    }
+
+    /// The free list, next to be allocated first.
+    pub fn free_list(&self) -> Vec<u32> {
+        self.cache.free_list()
+    }
+
+    /// Cached blocks evicted so far.
+    pub fn evictions(&self) -> u64 {
+        self.cache.evictions()
+    }
+
+    /// Totals since the start.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// The block table entries that `part` of the step just scheduled added to.
+    pub fn blocks_of(&self, part: &Scheduled) -> &[u32] {
+        &self.sequence(part.slot).blocks[part.blocks_before as usize..]
+    }
+
+    /// Prompt length of a scheduled request.
+    pub fn prompt_tokens_of(&self, part: &Scheduled) -> u32 {
+        self.sequence(part.slot).request.prompt_tokens
+    }
+
+    pub(super) fn has_unfinished(&self) -> bool {
+        !self.running.is_empty() || !self.waiting.is_empty() || !self.skipped.is_empty()
+    }
+
+    /// Whether the engine loop has a reason to call schedule(): requests, or (asynchronous mode) ends that
+    /// the workers have not been told of.
+    pub(super) fn has_requests(&self) -> bool {
+        self.has_unfinished() || (self.config.async_scheduling && self.unflushed_ends)
+    }
+
+    fn sequence(&self, slot: Slot) -> &Sequence {
+        &self.sequences[slot as usize]
+    }
+
+    fn sequence_mut(&mut self, slot: Slot) -> &mut Sequence {
+        &mut self.sequences[slot as usize]
+    }
+
+    pub(super) fn add(&mut self, request: Request, now: Time) {
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        let id = request.id;
+        let sequence = Sequence::new(serial, request, self.config.block_size, now);
+        let slot = match self.vacant.pop() {
+            Some(slot) => {
+                self.sequences[slot as usize] = sequence;
+                slot
+            }
+            None => {
+                self.sequences.push(sequence);
+                (self.sequences.len() - 1) as Slot
+            }
+        };
+        let earlier = self.slots.insert(id, slot);
+        assert!(earlier.is_none(), "request {} was added while it was here", id.0);
+        self.waiting.add(slot, &self.sequences[slot as usize]);
+    }
+
+    /// Ends a request whatever its state; its blocks are free at once. Returns whether it was here.
+    pub(super) fn abort(
+        &mut self,
+        id: RequestId,
+        now: Time,
+        ledger: &Ledger,
+        events: &mut Vec<EngineEvent>,
+    ) -> bool {
+        let Some(&slot) = self.slots.get(&id) else { return false };
+        let state = self.sequence(slot).state;
+        match state {
+            State::Running => self.running.retain(|&other| other != slot),
+            _ => self.remove_from_waiting(slot),
+        }
+        self.finish(slot, Finish::Aborted, now, ledger, events);
+        true
+    }
+
+    fn remove_from_waiting(&mut self, slot: Slot) {
+        let sequence = &self.sequences[slot as usize];
+        self.waiting.remove(slot, sequence);
+        self.skipped.remove(slot, sequence);
+    }
+
+    fn finish(
+        &mut self,
+        slot: Slot,
+        finish: Finish,
+        now: Time,
+        ledger: &Ledger,
+        events: &mut Vec<EngineEvent>,
+    ) {
+        let sequence = &mut self.sequences[slot as usize];
+        sequence.state = State::Finished;
+        let blocks = std::mem::take(&mut sequence.blocks);
+        let decode_parts =
+            sequence.first_token.map_or(Ledger::default(), |_| ledger.since(&sequence.ledger_at_first_token));
+        events.push(EngineEvent::Ended(EngineOutcome {
+            id: sequence.request.id,
+            queued: sequence.queued,
+            scheduled: sequence.scheduled,
+            first_token: sequence.first_token,
+            done: now,
+            output_tokens: sequence.output,
+            cached_tokens: sequence.cached_tokens,
+            preemptions: sequence.preemptions,
+            decode_parts,
+            finish,
+        }));
+        self.slots.remove(&sequence.request.id);
+        self.cache.release(&blocks);
+        self.vacant.push(slot);
+        self.unflushed_ends = true;
+    }
+
+    /// The load of a request's remote KV is done, if it is still waited for.
+    pub(super) fn load_finished(&mut self, id: RequestId) {
+        if let Some(&slot) = self.slots.get(&id) {
+            self.sequence_mut(slot).load_finished = true;
+        }
+    }
+
+    /// Composes the next step into `step`.
+    pub(super) fn schedule(&mut self, now: Time, step: &mut Step) {
+        step.clear();
+        let mut budget = self.config.max_num_batched_tokens;
+        self.schedule_running(&mut budget, step);
+        if step.preempted.is_empty() {
+            self.admit(&mut budget, now, step);
+        }
+        self.after_schedule(step);
+    }
+
+    fn schedule_running(&mut self, budget: &mut u32, step: &mut Step) {
+        let mut position = 0;
+        while position < self.running.len() && *budget > 0 {
+            let slot = self.running[position];
+            let sequence = self.sequence(slot);
+            if self.ends_in_flight(sequence) {
+                position += 1;
+                continue;
+            }
+            let known = sequence.known() + sequence.placeholders;
+            let room = self.config.max_model_len.saturating_sub(sequence.computed + 1);
+            let wanted = (known + sequence.drafts).saturating_sub(sequence.computed);
+            let tokens = self.below_threshold(wanted).min(*budget).min(room);
+            if tokens == 0 {
+                position += 1;
+                continue;
+            }
+            let drafts = (tokens + sequence.computed).saturating_sub(known);
+            let before = sequence.computed;
+            let blocks_before = sequence.blocks.len() as u32;
+            let need = Need { tokens, external: 0, admission: false, reserved: 0 };
+            self.hits.clear();
+            let mut allocated = true;
+            while !self.allocate(slot, need) {
+                let victim = self.choose_victim();
+                let victim_position =
+                    self.running.iter().position(|&other| other == victim).unwrap_or_default();
+                self.running.remove(victim_position);
+                // A victim that already has its part in this step gives the tokens back. One that stands
+                // before this request but was skipped moves the list under the position, as in vLLM.
+                if let Some(part) = step.scheduled.iter().position(|part| part.slot == victim) {
+                    *budget += step.scheduled.remove(part).tokens;
+                    position -= 1;
+                }
+                self.preempt(victim, step);
+                if victim == slot {
+                    allocated = false;
+                    break;
+                }
+            }
+            if !allocated {
+                break;
+            }
+            *budget -= tokens;
+            step.scheduled.push(self.part(slot, tokens, before, drafts, false, blocks_before));
+            position += 1;
+        }
+    }
+
+    /// Asynchronous mode: its last token is on its way, by a limit that is known beforehand.
+    fn ends_in_flight(&self, sequence: &Sequence) -> bool {
+        let prompt = sequence.request.prompt_tokens;
+        let max_tokens = self.max_tokens(&sequence.request);
+        sequence.placeholders > 0
+            && u64::from(sequence.computed) + 2
+                >= u64::from(prompt) + u64::from(max_tokens) + u64::from(sequence.placeholders)
+    }
+
+    fn max_tokens(&self, request: &Request) -> u32 {
+        request.max_tokens.unwrap_or(self.config.max_model_len.saturating_sub(request.prompt_tokens))
+    }
+
+    fn below_threshold(&self, tokens: u32) -> u32 {
+        match self.config.long_prefill_token_threshold {
+            0 => tokens,
+            threshold => tokens.min(threshold),
+        }
+    }
+
+    /// Who loses its blocks: the last admitted, or by the largest (priority, arrival), the first of equals.
+    fn choose_victim(&self) -> Slot {
+        let last = *self.running.last().expect("somebody runs while a running request is scheduled");
+        match self.config.scheduling_policy {
+            SchedulingPolicy::Fcfs => last,
+            SchedulingPolicy::Priority => {
+                let rank = |slot: Slot| {
+                    let (priority, arrival, _) = self.sequence(slot).rank();
+                    (priority, arrival)
+                };
+                let largest = self.running.iter().map(|&slot| rank(slot)).max();
+                self.running.iter().copied().find(|&slot| Some(rank(slot)) == largest).unwrap_or(last)
+            }
+        }
+    }
+
+    fn preempt(&mut self, slot: Slot, step: &mut Step) {
+        let sequence = &mut self.sequences[slot as usize];
+        let blocks = std::mem::take(&mut sequence.blocks);
+        sequence.state = State::Preempted;
+        sequence.computed = 0;
+        sequence.drafts = 0;
+        sequence.registered = 0;
+        sequence.preemptions += 1;
+        step.preempted.push(sequence.request.id);
+        self.totals.preemptions += 1;
+        self.cache.release(&blocks);
+        self.waiting.put_back(slot, &self.sequences[slot as usize]);
+    }
+
+    fn admit(&mut self, budget: &mut u32, now: Time, step: &mut Step) {
+        while *budget > 0 && self.running.len() < self.config.max_num_seqs as usize {
+            let Some((slot, from_skipped)) = self.next_waiting() else { break };
+            if self.sequence(slot).state == State::WaitingForRemoteKvs {
+                if !self.sequence(slot).load_finished {
+                    self.pop_waiting(from_skipped);
+                    self.passed_over.push(slot);
+                    continue;
+                }
+                self.promote(slot);
+            }
+            if !self.try_admit(slot, from_skipped, budget, now, step) {
+                break;
+            }
+        }
+        while let Some(slot) = self.passed_over.pop() {
+            self.skipped.put_back(slot, &self.sequences[slot as usize]);
+        }
+    }
+
+    /// The head of the waiting queues, and whether it is the skipped one's.
+    fn next_waiting(&self) -> Option<(Slot, bool)> {
+        match (self.skipped.head(), self.waiting.head()) {
+            (Some(skipped), Some(waiting)) => match self.config.scheduling_policy {
+                SchedulingPolicy::Fcfs => Some((skipped, true)),
+                SchedulingPolicy::Priority => {
+                    let skipped_first = self.sequence(skipped).rank() < self.sequence(waiting).rank();
+                    Some(if skipped_first { (skipped, true) } else { (waiting, false) })
+                }
+            },
+            (Some(skipped), None) => Some((skipped, true)),
+            (None, Some(waiting)) => Some((waiting, false)),
+            (None, None) => None,
+        }
+    }
+
+    fn pop_waiting(&mut self, from_skipped: bool) {
+        let queue = if from_skipped { &mut self.skipped } else { &mut self.waiting };
+        queue.pop();
+    }
+
+    /// Its remote KV has arrived: its full blocks enter the cache, and one token at least is computed here.
+    fn promote(&mut self, slot: Slot) {
+        let computed = self.sequence(slot).computed;
+        self.register(slot, computed);
+        let sequence = self.sequence_mut(slot);
+        sequence.state = State::Waiting;
+        if sequence.computed == sequence.known() {
+            sequence.computed -= 1;
+        }
+    }
+
+    /// Tries to admit the head of the waiting queue; `false` ends the pass.
+    fn try_admit(
+        &mut self,
+        slot: Slot,
+        from_skipped: bool,
+        budget: &mut u32,
+        now: Time,
+        step: &mut Step,
+    ) -> bool {
+        self.hits.clear();
+        let mut hit_tokens = 0;
+        let mut external = 0;
+        if self.sequence(slot).computed == 0 {
+            hit_tokens = self.look_up(slot, step);
+            let sequence = self.sequence(slot);
+            if sequence.preemptions == 0 && self.config.kv_load_delay_steps > 0 {
+                external = sequence.request.remote_tokens.saturating_sub(hit_tokens);
+            }
+        }
+        if external > 0 {
+            let reserved = self.blocks_still_needed();
+            if !self.allocate(slot, Need { tokens: 0, external, admission: true, reserved }) {
+                return false;
+            }
+            self.pop_waiting(from_skipped);
+            let sequence = self.sequence_mut(slot);
+            sequence.state = State::WaitingForRemoteKvs;
+            sequence.computed = hit_tokens + external;
+            step.loads_started.push((sequence.request.id, external));
+            self.passed_over.push(slot);
+            return true;
+        }
+        let sequence = self.sequence(slot);
+        let before = sequence.computed + hit_tokens;
+        let wanted = self.below_threshold(sequence.known() - before);
+        if !self.config.enable_chunked_prefill && wanted > *budget {
+            return false;
+        }
+        let tokens = wanted.min(*budget);
+        if !self.allocate(slot, Need { tokens, external: 0, admission: true, reserved: 0 }) {
+            return false;
+        }
+        self.pop_waiting(from_skipped);
+        self.running.push(slot);
+        *budget -= tokens;
+        self.totals.all_admission_hit_tokens += u64::from(before);
+        let sequence = &mut self.sequences[slot as usize];
+        sequence.state = State::Running;
+        sequence.computed = before;
+        if sequence.preemptions == 0 {
+            self.totals.first_admission_hit_tokens += u64::from(before);
+            sequence.cached_tokens = before;
+            step.new.push(sequence.request.id);
+        } else {
+            step.resumed.push(sequence.request.id);
+        }
+        if sequence.scheduled.is_none() {
+            sequence.scheduled = Some(now);
+        }
+        step.scheduled.push(self.part(slot, tokens, before, 0, true, 0));
+        true
+    }
+
+    /// Finds the longest cached prefix into `hits` and counts the look-up; returns its tokens.
+    fn look_up(&mut self, slot: Slot, step: &mut Step) -> u32 {
+        if !self.config.enable_prefix_caching {
+            return 0;
+        }
+        let block_size = self.config.block_size;
+        let sequence = &mut self.sequences[slot as usize];
+        // The last token must be computed for its logits, so a fully cached prompt loses a whole block.
+        let most = (sequence.known() - 1) / block_size;
+        self.cache.look_up(sequence.keys_up_to(most, block_size), &mut self.hits);
+        if self.config.speculation.is_some_and(|speculation| speculation.eagle) {
+            self.hits.pop();
+        }
+        let hit_tokens = self.hits.len() as u32 * block_size;
+        let counters = if sequence.preemptions == 0 { 0 } else { 2 };
+        step.cache_queries[counters] += u64::from(sequence.known());
+        step.cache_queries[counters + 1] += u64::from(hit_tokens);
+        hit_tokens
+    }
+
+    /// Blocks that requests in the middle of a prefill or of a load still need for what they know.
+    fn blocks_still_needed(&self) -> u32 {
+        let in_prefill = self.running.iter().copied().filter(|&slot| {
+            let sequence = self.sequence(slot);
+            sequence.computed < sequence.known()
+        });
+        let loading = self.skipped.iter().chain(self.passed_over.iter().copied());
+        let loading = loading.filter(|&slot| self.sequence(slot).state == State::WaitingForRemoteKvs);
+        in_prefill
+            .chain(loading)
+            .map(|slot| {
+                let sequence = self.sequence(slot);
+                let whole = self.config.blocks_for(sequence.known().min(self.config.max_model_len));
+                whole.saturating_sub(sequence.blocks.len() as u32)
+            })
+            .sum()
+    }
+
+    /// vLLM's `allocate_slots`: blocks for `need` on top of what the request holds and of `self.hits`.
+    /// `false` changes nothing.
+    fn allocate(&mut self, slot: Slot, need: Need) -> bool {
+        let config = &self.config;
+        let sequence = &self.sequences[slot as usize];
+        let watermark = if need.admission && !self.running.is_empty() { config.watermark_blocks } else { 0 };
+        let held = (sequence.blocks.len() + self.hits.len()) as u32;
+        let evictable = self.cache.count_evictable(&self.hits);
+        let free = self.cache.free_count();
+        let fits = |total_tokens: u32, free: u32| {
+            let blocks = config.blocks_for(total_tokens.min(config.max_model_len)).saturating_sub(held);
+            blocks + evictable + watermark <= free
+        };
+        if need.admission && config.scheduler_reserve_full_isl && !fits(sequence.known(), free) {
+            return false;
+        }
+        let computed = sequence.computed + self.hits.len() as u32 * config.block_size + need.external;
+        let lookahead = match config.speculation {
+            Some(speculation) if speculation.eagle => speculation.num_speculative_tokens,
+            _ => 0,
+        };
+        let total = computed + need.tokens + lookahead;
+        if need.reserved > free || !fits(total, free - need.reserved) {
+            return false;
+        }
+        let wanted = config.blocks_for(total.min(config.max_model_len)).saturating_sub(held);
+        for &hit in &self.hits {
+            self.cache.touch(hit);
+        }
+        let hits = self.hits.len() as u32;
+        let sequence = &mut self.sequences[slot as usize];
+        sequence.blocks.extend_from_slice(&self.hits);
+        sequence.registered += hits;
+        for _ in 0..wanted {
+            sequence.blocks.push(self.cache.take());
+        }
+        if need.external == 0 {
+            let tokens = (computed + need.tokens).min(self.sequence(slot).known());
+            self.register(slot, tokens);
+        }
+        true
+    }
+
+    /// Puts the full blocks among the first `tokens` tokens into the prefix-cache table.
+    fn register(&mut self, slot: Slot, tokens: u32) {
+        if !self.config.enable_prefix_caching {
+            return;
+        }
+        let block_size = self.config.block_size;
+        let full = tokens / block_size;
+        let sequence = &mut self.sequences[slot as usize];
+        let from = sequence.registered;
+        if full <= from {
+            return;
+        }
+        sequence.keys_up_to(full, block_size);
+        for block in from..full {
+            self.cache.register(sequence.blocks[block as usize], sequence.keys[block as usize]);
+        }
+        sequence.registered = full;
+    }
+
+    fn part(
+        &self,
+        slot: Slot,
+        tokens: u32,
+        before: u32,
+        drafts: u32,
+        admitted: bool,
+        blocks_before: u32,
+    ) -> Scheduled {
+        let sequence = self.sequence(slot);
+        Scheduled {
+            slot,
+            serial: sequence.serial,
+            id: sequence.request.id,
+            tokens,
+            before,
+            drafts,
+            sampled: 0,
+            sampled_before: sequence.sampled,
+            admitted,
+            blocks_before,
+        }
+    }
+
+    /// Tokens count as computed from here on; asynchronous mode assumes the sampled ones.
+    fn after_schedule(&mut self, step: &mut Step) {
+        self.unflushed_ends = false;
+        for part in &mut step.scheduled {
+            let sequence = &mut self.sequences[part.slot as usize];
+            sequence.computed += part.tokens;
+            sequence.drafts = 0;
+            self.totals.scheduled_tokens += u64::from(part.tokens);
+            if sequence.computed < sequence.known() + sequence.placeholders {
+                continue;
+            }
+            part.sampled = 1;
+            if let Some(speculation) = self.config.speculation
+                && part.drafts > 0
+            {
+                part.sampled = speculation.sampled(part.drafts, part.id.0, sequence.verifications);
+                sequence.verifications += 1;
+            }
+            sequence.sampled += part.sampled;
+            if self.config.async_scheduling {
+                sequence.placeholders += 1 + part.drafts;
+                sequence.drafts = self.config.speculation.map_or(0, |s| s.num_speculative_tokens);
+            }
+        }
+        let [queries, hits, ..] = step.cache_queries;
+        self.totals.cache_queries += queries;
+        self.totals.cache_hits += hits;
+    }
+
+    /// Takes in the output of a step at `now`: appends tokens, ends requests, frees their blocks.
+    /// `token` hears of every request that got tokens and had some before, with the time since the last.
+    pub(super) fn process(
+        &mut self,
+        step: &Step,
+        now: Time,
+        ledger: &Ledger,
+        events: &mut Vec<EngineEvent>,
+        mut token: impl FnMut(Time),
+    ) {
+        let mut ended_running = false;
+        for part in &step.scheduled {
+            let sequence = &mut self.sequences[part.slot as usize];
+            let gone = sequence.serial != part.serial || sequence.state == State::Finished;
+            if gone || part.sampled == 0 {
+                continue;
+            }
+            let was_running = sequence.state == State::Running;
+            let refused = part.drafts + 1 - part.sampled;
+            if sequence.computed > 0 {
+                sequence.computed -= refused;
+            }
+            if sequence.placeholders > 0 {
+                sequence.placeholders -= refused;
+            }
+            let finish = self.append(part.slot, part.sampled);
+            let sequence = &mut self.sequences[part.slot as usize];
+            if sequence.first_token.is_none() {
+                sequence.first_token = Some(now);
+                sequence.ledger_at_first_token = *ledger;
+                events.push(EngineEvent::FirstToken { id: part.id, at: now });
+            } else {
+                token(sequence.last_token);
+            }
+            sequence.last_token = now;
+            if self.config.async_scheduling && was_running {
+                let sequence = self.sequence(part.slot);
+                let certain = sequence.computed.saturating_sub(sequence.placeholders);
+                self.register(part.slot, certain.min(sequence.known()));
+            }
+            match finish {
+                Some(finish) => {
+                    if was_running {
+                        ended_running = true;
+                    } else {
+                        self.remove_from_waiting(part.slot);
+                    }
+                    self.finish(part.slot, finish, now, ledger, events);
+                }
+                None if !self.config.async_scheduling => {
+                    let drafts = self.config.speculation.map_or(0, |s| s.num_speculative_tokens);
+                    self.sequence_mut(part.slot).drafts = drafts;
+                }
+                None => {}
+            }
+        }
+        if ended_running {
+            let sequences = &self.sequences;
+            self.running.retain(|&slot| sequences[slot as usize].state == State::Running);
+        }
+    }
+
+    /// Appends up to `sampled` tokens one by one; what follows a stop is dropped.
+    fn append(&mut self, slot: Slot, sampled: u32) -> Option<Finish> {
+        let max_tokens = self.max_tokens(&self.sequence(slot).request);
+        let max_model_len = self.config.max_model_len;
+        let asynchronous = self.config.async_scheduling;
+        let sequence = &mut self.sequences[slot as usize];
+        for _ in 0..sampled {
+            sequence.output += 1;
+            self.totals.output_tokens += 1;
+            if asynchronous {
+                sequence.placeholders -= 1;
+            }
+            let by_length = sequence.known() >= max_model_len || sequence.output >= max_tokens;
+            let by_stop_token = sequence.output >= sequence.request.output_tokens;
+            if by_stop_token && max_tokens > sequence.request.output_tokens {
+                return Some(Finish::Stop);
+            }
+            if by_length {
+                return Some(Finish::Length);
+            }
+        }
+        None
+    }
+
+    /// Laws 2 and 5 as far as they show between steps.
+    ///
+    /// # Panics
+    /// Where a law is broken.
+    pub(super) fn check(&self) {
+        let here = self.running.iter().copied().chain(self.waiting.iter()).chain(self.skipped.iter());
+        self.cache.check(here.map(|slot| self.sequence(slot).blocks.as_slice()));
+        for &slot in &self.running {
+            let sequence = self.sequence(slot);
+            assert_eq!(sequence.state, State::Running, "the running list holds one that does not run");
+            assert!(
+                sequence.computed <= sequence.blocks.len() as u32 * self.config.block_size,
+                "law 2: tokens are computed that have no block"
+            );
+        }
+        assert!(self.running.len() <= self.config.max_num_seqs as usize, "max_num_seqs is exceeded");
+    }
+}

@@ -1,0 +1,4 @@
+//! The model against recordings of the real thing.
+
+pub mod recording;
+pub mod schedule;
