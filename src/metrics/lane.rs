@@ -1,0 +1,175 @@
+//! What one replica showed over a run: its steps, its token gaps and a timeline of bounded size.
+
+use serde::Serialize;
+
+use super::Histogram;
+use crate::observe::{Observer, StepRun};
+use crate::time::{Span, Time};
+
+/// Most points of a timeline: when it would have more, neighbours are joined and the interval doubles.
+const MOST_POINTS: usize = 480;
+
+/// A replica over one interval of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize)]
+pub struct TimelinePoint {
+    /// Largest running list.
+    pub running: u32,
+    /// Most requests waiting.
+    pub waiting: u32,
+    /// Most blocks referred to.
+    pub kv_blocks_used: u32,
+    /// Steps begun.
+    pub steps: u64,
+}
+
+/// An observer that keeps integrals, a histogram and a timeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneStats {
+    /// Steps.
+    pub steps: u64,
+    /// Time the GPU worked.
+    pub busy: Span,
+    /// Prompt (and recomputed) tokens.
+    pub prefill_tokens: u64,
+    /// Tokens decoded.
+    pub decode_tokens: u64,
+    /// GPU time by the length of the running list.
+    batch_time: Vec<Span>,
+    /// Sum over steps of blocks times picoseconds.
+    kv_block_time: u128,
+    /// Gaps between the tokens of a request.
+    pub token_gaps: Histogram,
+    interval: Span,
+    timeline: Vec<TimelinePoint>,
+}
+
+impl Default for LaneStats {
+    fn default() -> Self {
+        LaneStats {
+            steps: 0,
+            busy: Span::ZERO,
+            prefill_tokens: 0,
+            decode_tokens: 0,
+            batch_time: Vec::new(),
+            kv_block_time: 0,
+            token_gaps: Histogram::default(),
+            interval: Span::from_ms(100),
+            timeline: Vec::new(),
+        }
+    }
+}
+
+impl LaneStats {
+    /// Length of the running list that half of the GPU's time was at or below; 0 if it never worked.
+    pub fn median_batch(&self) -> u32 {
+        median_batch(&self.batch_time)
+    }
+
+    /// GPU time by length of the running list.
+    pub fn batch_time(&self) -> &[Span] {
+        &self.batch_time
+    }
+
+    /// Mean of blocks in use over the GPU's time.
+    pub fn mean_kv_blocks(&self) -> f64 {
+        if self.busy == Span::ZERO { 0.0 } else { self.kv_block_time as f64 / self.busy.as_ps() as f64 }
+    }
+
+    /// The points, each covering [`LaneStats::timeline_interval`].
+    pub fn timeline(&self) -> &[TimelinePoint] {
+        &self.timeline
+    }
+
+    /// Length of a point.
+    pub fn timeline_interval(&self) -> Span {
+        self.interval
+    }
+
+    fn point_at(&mut self, at: Time) -> &mut TimelinePoint {
+        while (at.as_ps() / self.interval.as_ps()) as usize >= MOST_POINTS {
+            self.interval = self.interval * 2;
+            let join = |pair: &[TimelinePoint]| TimelinePoint {
+                running: pair.iter().map(|point| point.running).max().unwrap_or(0),
+                waiting: pair.iter().map(|point| point.waiting).max().unwrap_or(0),
+                kv_blocks_used: pair.iter().map(|point| point.kv_blocks_used).max().unwrap_or(0),
+                steps: pair.iter().map(|point| point.steps).sum(),
+            };
+            self.timeline = self.timeline.chunks(2).map(join).collect();
+        }
+        let index = (at.as_ps() / self.interval.as_ps()) as usize;
+        if self.timeline.len() <= index {
+            self.timeline.resize(index + 1, TimelinePoint::default());
+        }
+        &mut self.timeline[index]
+    }
+}
+
+/// Batch size that half of the time was at or below.
+pub fn median_batch(batch_time: &[Span]) -> u32 {
+    let total: Span = batch_time.iter().copied().sum();
+    let mut seen = Span::ZERO;
+    for (batch, time) in batch_time.iter().enumerate() {
+        seen += *time;
+        if seen.as_ps() * 2 >= total.as_ps() && total > Span::ZERO {
+            return batch as u32;
+        }
+    }
+    0
+}
+
+impl Observer for LaneStats {
+    fn steps(&mut self, run: &StepRun) {
+        let gpu = run.gpu_time();
+        self.steps += run.count;
+        self.busy += gpu;
+        self.prefill_tokens += u64::from(run.prefill_tokens) * run.count;
+        self.decode_tokens += u64::from(run.decodes) * run.count;
+        let batch = run.running as usize;
+        if self.batch_time.len() <= batch {
+            self.batch_time.resize(batch + 1, Span::ZERO);
+        }
+        self.batch_time[batch] += gpu;
+        self.kv_block_time += u128::from(run.kv_blocks_used) * u128::from(gpu.as_ps());
+        let point = self.point_at(run.start);
+        point.running = point.running.max(run.running);
+        point.waiting = point.waiting.max(run.waiting);
+        point.kv_blocks_used = point.kv_blocks_used.max(run.kv_blocks_used);
+        point.steps += run.count;
+    }
+
+    fn token_gaps(&mut self, gap: Span, count: u64) {
+        self.token_gaps.add(gap, count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(start_ms: u64, running: u32) -> StepRun {
+        StepRun {
+            start: Time::ZERO + Span::from_ms(start_ms),
+            count: 1,
+            first: Span::from_ms(1),
+            growth: Span::ZERO,
+            decodes: running,
+            prefill_tokens: 0,
+            running,
+            waiting: 0,
+            kv_blocks_used: running * 2,
+        }
+    }
+
+    #[test]
+    fn a_long_timeline_keeps_its_peaks() {
+        let mut stats = LaneStats::default();
+        for second in 0..10_000 {
+            stats.steps(&step(second * 1_000, if second == 777 { 50 } else { 2 }));
+        }
+        assert!(stats.timeline().len() <= MOST_POINTS);
+        assert_eq!(stats.timeline().iter().map(|point| point.running).max(), Some(50));
+        assert_eq!(stats.timeline().iter().map(|point| point.steps).sum::<u64>(), 10_000);
+        assert_eq!(stats.median_batch(), 2);
+        assert!((stats.mean_kv_blocks() - 4.0).abs() < 0.1);
+    }
+}

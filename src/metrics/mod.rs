@@ -1,0 +1,14 @@
+//! What was seen, and what it means.
+//!
+//! Knows outcomes and runs of steps, and turns them into quantiles, rates and verdicts on objectives. Does
+//! not know how they came about. Definitions are those of vLLM's own benchmark.
+
+pub mod histogram;
+pub mod lane;
+pub mod quantile;
+pub mod summary;
+
+pub use histogram::Histogram;
+pub use lane::{LaneStats, TimelinePoint};
+pub use quantile::Quantiles;
+pub use summary::{Collector, Objectives, ReplicaSummary, RunSummary};

@@ -1,0 +1,65 @@
+//! `least-kv`: the lowest `vllm:kv_cache_usage_perc`.
+//!
+//! EPP `kv-cache-utilization-scorer` (score 1 - k, ties at random, scraped every 50 ms: the defaults here) and
+//! AIBrix `least-gpu-cache`. Nothing local is added, so every arrival between two polls sees the same best
+//! replica and all follow it, as in production.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Decision, Freshness, Glance, Picker, PolicyInfo, Router, Sight, Ties};
+use crate::random::Seed;
+use crate::request::Arrival;
+use crate::time::Span;
+
+/// `[router.parameters]` of this policy.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Parameters {
+    /// How equals are told apart.
+    pub ties: Ties,
+}
+
+impl Default for Parameters {
+    fn default() -> Self {
+        Parameters { ties: Ties::Random }
+    }
+}
+
+/// The entry of this policy in the list.
+pub const INFO: PolicyInfo = PolicyInfo {
+    name: "least-kv",
+    family: "engine gauges",
+    reads: "vllm:kv_cache_usage_perc",
+    upstream: "EPP kv-cache-utilization-scorer, AIBrix least-gpu-cache",
+    default_freshness: Freshness::Polled { interval: Span::from_ms(50) },
+    build: |parameters, seed, gateway| {
+        let Parameters { ties } = parameters.clone().try_into()?;
+        Ok(Box::new(LeastKv::new(ties, seed, gateway)))
+    },
+};
+
+/// Most free KV cache first.
+#[derive(Clone, Debug)]
+pub struct LeastKv {
+    picker: Picker,
+}
+
+impl LeastKv {
+    /// The policy of gateway `gateway`.
+    pub fn new(ties: Ties, seed: Seed, gateway: u64) -> LeastKv {
+        LeastKv { picker: Picker::new(ties, seed, gateway) }
+    }
+}
+
+impl Router for LeastKv {
+    fn sight(&self) -> Sight {
+        Sight { signals: true, ..Sight::default() }
+    }
+
+    fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
+        let servers = glance.servers();
+        let scores = (0..servers).map(|server| (server, glance.signals(server).signals.kv_cache_usage()));
+        Decision::Send(self.picker.least(scores))
+    }
+}

@@ -1,0 +1,65 @@
+//! `least-request`: fewest requests in flight, by the gateway's own count.
+//!
+//! AIBrix `least-request` (ties at random, the default here), LiteLLM `least-busy` (the first), HAProxy
+//! `leastconn` (rotating), nginx `least_conn`, Dynamo `least-loaded`: argmin f, with f the requests sent and
+//! not yet seen to end. Reads nothing of the engines.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Decision, Freshness, Glance, Picker, PolicyInfo, Router, Sight, Ties};
+use crate::random::Seed;
+use crate::request::Arrival;
+use crate::time::Span;
+
+/// `[router.parameters]` of this policy.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Parameters {
+    /// How equals are told apart.
+    pub ties: Ties,
+}
+
+impl Default for Parameters {
+    fn default() -> Self {
+        Parameters { ties: Ties::Random }
+    }
+}
+
+/// The entry of this policy in the list.
+pub const INFO: PolicyInfo = PolicyInfo {
+    name: "least-request",
+    family: "own counts",
+    reads: "own requests in flight",
+    upstream: "AIBrix least-request, LiteLLM least-busy, HAProxy leastconn, nginx least_conn, Dynamo least-loaded",
+    default_freshness: Freshness::Polled { interval: Span::from_ms(50) },
+    build: |parameters, seed, gateway| {
+        let Parameters { ties } = parameters.clone().try_into()?;
+        Ok(Box::new(LeastRequest::new(ties, seed, gateway)))
+    },
+};
+
+/// Join the shortest queue.
+#[derive(Clone, Debug)]
+pub struct LeastRequest {
+    picker: Picker,
+}
+
+impl LeastRequest {
+    /// The policy of gateway `gateway`.
+    pub fn new(ties: Ties, seed: Seed, gateway: u64) -> LeastRequest {
+        LeastRequest { picker: Picker::new(ties, seed, gateway) }
+    }
+}
+
+impl Router for LeastRequest {
+    fn sight(&self) -> Sight {
+        Sight { responses: true, ..Sight::default() }
+    }
+
+    fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
+        let glance = &*glance;
+        let scores = (0..glance.servers()).map(|server| (server, glance.mine(server).in_flight));
+        Decision::Send(self.picker.least(scores))
+    }
+}

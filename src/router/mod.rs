@@ -1,0 +1,190 @@
+//! Which replica? One policy, one file.
+//!
+//! Knows what a gateway knows: arrivals, its own counts, gauges as old as the scenario says. Does not know
+//! true output lengths or replicas; the types make sure of it (law 6).
+
+use crate::random::{Purpose, Seed, Stream};
+use crate::request::{Arrival, RequestId};
+use crate::signals::Glimpse;
+use crate::time::{Span, Time};
+
+pub mod least_kv;
+pub mod least_request;
+pub mod policies;
+pub mod power_of_two;
+pub mod predicted_completion;
+pub mod random;
+pub mod round_robin;
+pub mod view;
+
+pub use policies::{POLICIES, PolicyError, PolicyInfo};
+pub use view::{Facts, View};
+
+/// Index of a replica behind a gateway.
+pub type Server = usize;
+
+/// What a policy answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Send it there.
+    Send(Server),
+    /// Keep it at the gateway; it is asked about again whenever a response has been heard.
+    Hold,
+    /// Refuse it: the client gets an error at once.
+    Reject,
+}
+
+/// What a gateway counts itself about one replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Mine {
+    /// Requests sent there whose end has not been heard.
+    pub in_flight: u32,
+    /// Requests sent there since the last report of its gauges.
+    pub sent_since_report: u32,
+}
+
+/// What a policy may look at while it decides.
+pub trait Glance {
+    /// The moment of the decision.
+    fn now(&self) -> Time;
+    /// How many replicas there are: 0 .. servers().
+    fn servers(&self) -> usize;
+    /// What the operator knows of a replica: flags and card.
+    fn facts(&self, server: Server) -> &Facts;
+    /// Its gauges, as fresh or as stale as the scenario says.
+    fn signals(&mut self, server: Server) -> Glimpse;
+    /// This gateway's own counts.
+    fn mine(&self, server: Server) -> Mine;
+}
+
+/// What a gateway hears of the requests it sent, when it hears it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feedback {
+    /// The first token passed through.
+    FirstToken {
+        /// Which request.
+        id: RequestId,
+        /// From where.
+        server: Server,
+        /// When.
+        at: Time,
+    },
+    /// The answer is whole.
+    Completed {
+        /// Which request.
+        id: RequestId,
+        /// From where.
+        server: Server,
+        /// When.
+        at: Time,
+        /// Tokens that passed through.
+        output_tokens: u32,
+    },
+    /// It ended without a whole answer.
+    Failed {
+        /// Which request.
+        id: RequestId,
+        /// From where.
+        server: Server,
+        /// When.
+        at: Time,
+    },
+}
+
+/// What a policy reads, so that nobody pays for what it does not look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Sight {
+    /// Its own counts, or [`Router::heard`].
+    pub responses: bool,
+    /// Gauges.
+    pub signals: bool,
+    /// It may answer [`Decision::Hold`], so responses must reach it before time moves past them.
+    pub holds: bool,
+}
+
+/// A routing policy of one gateway.
+pub trait Router: Send {
+    /// What it reads.
+    fn sight(&self) -> Sight;
+
+    /// Where to send this request.
+    fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision;
+
+    /// Its decision has taken effect.
+    fn committed(&mut self, _arrival: &Arrival, _server: Server, _at: Time) {}
+
+    /// Something came back.
+    fn heard(&mut self, _feedback: &Feedback) {}
+}
+
+/// How a policy chooses among equals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ties {
+    /// Uniformly at random.
+    Random,
+    /// The first in the list.
+    First,
+    /// The first behind the one chosen last.
+    Rotating,
+}
+
+/// Picks a smallest score, equals by rule.
+#[derive(Clone, Debug)]
+pub struct Picker {
+    ties: Ties,
+    stream: Stream,
+    last: Option<Server>,
+    equals: Vec<Server>,
+}
+
+impl Picker {
+    /// A picker for gateway `gateway`.
+    pub fn new(ties: Ties, seed: Seed, gateway: u64) -> Picker {
+        Picker { ties, stream: seed.stream(Purpose::Routing, gateway), last: None, equals: Vec::new() }
+    }
+
+    /// The server of the least score.
+    ///
+    /// # Panics
+    /// If there is no server.
+    pub fn least<S: PartialOrd>(&mut self, scores: impl IntoIterator<Item = (Server, S)>) -> Server {
+        use rand::RngExt;
+        self.equals.clear();
+        let mut best: Option<S> = None;
+        for (server, score) in scores {
+            match &best {
+                Some(least) if score > *least => continue,
+                Some(least) if score == *least => {}
+                _ => {
+                    self.equals.clear();
+                    best = Some(score);
+                }
+            }
+            self.equals.push(server);
+        }
+        let chosen = match self.ties {
+            Ties::First => self.equals[0],
+            Ties::Random if self.equals.len() == 1 => self.equals[0],
+            Ties::Random => self.equals[self.stream.random_range(0..self.equals.len())],
+            Ties::Rotating => {
+                let behind = self.equals.iter().find(|&&server| Some(server) > self.last);
+                *behind.unwrap_or(&self.equals[0])
+            }
+        };
+        self.last = Some(chosen);
+        chosen
+    }
+}
+
+/// How old the gauges are that a gateway reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// As of the decision: no product does this, and results are marked.
+    Fresh,
+    /// Polled at this interval, each gateway with a phase of its own.
+    Polled {
+        /// Between two polls.
+        interval: Span,
+    },
+}

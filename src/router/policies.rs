@@ -1,0 +1,84 @@
+//! The list of policies by name: the only place that knows them all.
+
+use thiserror::Error;
+
+use super::{Freshness, Router};
+use super::{least_kv, least_request, power_of_two, predicted_completion, random, round_robin};
+use crate::random::Seed;
+
+/// Builds the policy of gateway number `gateway` from `[router.parameters]`.
+pub type Build = fn(&toml::Table, Seed, u64) -> Result<Box<dyn Router>, toml::de::Error>;
+
+/// A policy as `tailcast list policies` shows it.
+#[derive(Clone, Copy, Debug)]
+pub struct PolicyInfo {
+    /// Its name in scenarios.
+    pub name: &'static str,
+    /// What kind of policy it is.
+    pub family: &'static str,
+    /// What it reads.
+    pub reads: &'static str,
+    /// The products that have it, by their names.
+    pub upstream: &'static str,
+    /// How old the gauges are that it reads, unless the scenario says.
+    pub default_freshness: Freshness,
+    /// Makes one.
+    pub build: Build,
+}
+
+/// All policies, by family.
+pub const POLICIES: &[PolicyInfo] = &[
+    random::INFO,
+    round_robin::INFO,
+    least_request::INFO,
+    power_of_two::INFO,
+    least_kv::INFO,
+    predicted_completion::INFO,
+];
+
+/// Why there is no such policy.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PolicyError {
+    /// No policy has this name.
+    #[error("unknown policy `{name}`")]
+    Unknown {
+        /// The name asked for.
+        name: String,
+    },
+    /// Its parameters are wrong.
+    #[error("policy `{name}`: {reason}")]
+    Parameters {
+        /// The policy.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// The policy of this name.
+///
+/// # Errors
+/// If there is none.
+pub fn find(name: &str) -> Result<&'static PolicyInfo, PolicyError> {
+    POLICIES
+        .iter()
+        .find(|info| info.name == name)
+        .ok_or_else(|| PolicyError::Unknown { name: name.to_string() })
+}
+
+/// Makes the policy `name` for one gateway.
+///
+/// # Errors
+/// If there is no such policy, or it has no such parameters.
+pub fn build(
+    name: &str,
+    parameters: &toml::Table,
+    seed: Seed,
+    gateway: u64,
+) -> Result<Box<dyn Router>, PolicyError> {
+    let info = find(name)?;
+    (info.build)(parameters, seed, gateway).map_err(|error| PolicyError::Parameters {
+        name: name.to_string(),
+        reason: error.message().to_string(),
+    })
+}

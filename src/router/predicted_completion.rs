@@ -1,0 +1,250 @@
+//! `predicted-completion`: the replica predicted to finish this request first, given its state now.
+//!
+//! Estimate = wait for a slot and for KV blocks + prefill of what is queued and of this prompt + its decode.
+//! Every part comes from what a gateway can see: the requests it sent and what it heard of them, the gauges
+//! for those of others, the flags and the price list of the card, and predicted output lengths. The forms are
+//! those of the published estimators: token backlog over rate for prefill (EPP, Mooncake Conductor), output
+//! tokens times the batch's step time for decode (RouteBalance), and, where slots or blocks are full, the
+//! time until enough of the running requests are predicted to end (Little's-law E2E of RouteBalance).
+//!
+//! Wrong predictions make it wrong: see `scenarios/prediction-loses.toml`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Decision, Facts, Feedback, Freshness, Glance, Mine, PolicyInfo, Router, Server, Sight};
+use crate::request::{Arrival, RequestId};
+use crate::signals::Signals;
+use crate::step_time::{Batch, Chunk, Decodes};
+use crate::time::{Span, Time};
+
+/// `[router.parameters]` of this policy.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Parameters {
+    /// Output length assumed where no prediction is granted and none has been seen to end yet.
+    pub default_output_tokens: u32,
+}
+
+impl Default for Parameters {
+    fn default() -> Self {
+        Parameters { default_output_tokens: 256 }
+    }
+}
+
+/// The entry of this policy in the list.
+pub const INFO: PolicyInfo = PolicyInfo {
+    name: "predicted-completion",
+    family: "completion time",
+    reads: "own requests, gauges, prompt length, predicted output length, price list",
+    upstream: "RouteBalance, LBGR and Mooncake Conductor are of this form",
+    default_freshness: Freshness::Polled { interval: Span::from_ms(50) },
+    build: |parameters, _seed, _gateway| {
+        let parameters: Parameters = parameters.clone().try_into()?;
+        Ok(Box::new(PredictedCompletion::new(parameters)))
+    },
+};
+
+/// A request sent and not yet seen to end.
+#[derive(Clone, Copy, Debug)]
+struct Outstanding {
+    id: RequestId,
+    prompt_tokens: u32,
+    predicted_output_tokens: u32,
+    first_token_at: Option<Time>,
+}
+
+/// Shortest predicted completion first.
+#[derive(Clone, Debug)]
+pub struct PredictedCompletion {
+    parameters: Parameters,
+    outstanding: Vec<Vec<Outstanding>>,
+    outputs_seen: u64,
+    output_tokens_seen: u64,
+    /// Reused: (tokens still to come, tokens held) of each outstanding request.
+    ends: Vec<(u32, u64)>,
+}
+
+impl PredictedCompletion {
+    /// The policy of one gateway.
+    pub fn new(parameters: Parameters) -> PredictedCompletion {
+        PredictedCompletion {
+            parameters,
+            outstanding: Vec::new(),
+            outputs_seen: 0,
+            output_tokens_seen: 0,
+            ends: Vec::new(),
+        }
+    }
+
+    fn predicted_output_tokens(&self, arrival: &Arrival) -> u32 {
+        let mean = self.output_tokens_seen.checked_div(self.outputs_seen);
+        let assumed = mean.map_or(self.parameters.default_output_tokens, |mean| mean as u32);
+        let predicted = arrival.predicted_output_tokens.unwrap_or(assumed);
+        predicted.min(arrival.max_tokens.unwrap_or(u32::MAX)).max(1)
+    }
+
+    fn grow(&mut self, servers: usize) {
+        if self.outstanding.len() < servers {
+            self.outstanding.resize(servers, Vec::new());
+        }
+    }
+
+    /// When this request would be done if it were sent to `server`, counted from now.
+    fn estimate(
+        &mut self,
+        arrival: &Arrival,
+        server: Server,
+        now: Time,
+        facts: &Facts,
+        theirs: Theirs,
+    ) -> Span {
+        let output_tokens = self.predicted_output_tokens(arrival);
+        let outstanding = &self.outstanding[server];
+        let decoding = outstanding.iter().filter(|request| request.first_token_at.is_some()).count() as u32;
+        let held: u64 = outstanding.iter().map(|request| u64::from(request.prompt_tokens)).sum();
+        let decodes = Decodes {
+            count: decoding + theirs.requests + 1,
+            context_sum: held + theirs.tokens + u64::from(arrival.prompt_tokens),
+            context_max: 0,
+        };
+        let token_gap = step_of(facts, &[], decodes);
+
+        self.ends.clear();
+        let mut queued_prompt_tokens = 0u64;
+        for request in outstanding {
+            let generated = match request.first_token_at {
+                Some(at) => now.saturating_since(at).as_ps() / token_gap.as_ps().max(1) + 1,
+                None => {
+                    queued_prompt_tokens += u64::from(request.prompt_tokens);
+                    0
+                }
+            };
+            let left = u64::from(request.predicted_output_tokens).saturating_sub(generated).max(1);
+            self.ends.push((left as u32, u64::from(request.prompt_tokens) + generated));
+        }
+        self.ends.sort_unstable();
+
+        let wait = token_gap * u64::from(self.tokens_until_room(arrival, facts, theirs));
+        let prefill = prefill_of(facts, queued_prompt_tokens + u64::from(arrival.prompt_tokens));
+        wait + prefill + token_gap * u64::from(output_tokens - 1)
+    }
+
+    /// Decode steps until a slot and enough blocks are free, if requests end as predicted.
+    fn tokens_until_room(&self, arrival: &Arrival, facts: &Facts, theirs: Theirs) -> u32 {
+        let engine = &facts.engine;
+        let slots = u64::from(engine.max_num_seqs);
+        let room = u64::from(engine.num_gpu_blocks - 1) * u64::from(engine.block_size);
+        let mut requests = self.ends.len() as u64 + u64::from(theirs.requests) + 1;
+        let mut tokens = self.ends.iter().map(|&(_, held)| held).sum::<u64>()
+            + theirs.tokens
+            + u64::from(arrival.prompt_tokens);
+        let mut steps = 0;
+        for &(left, held) in &self.ends {
+            if requests <= slots && tokens <= room {
+                break;
+            }
+            steps = left;
+            requests -= 1;
+            tokens -= held;
+        }
+        steps
+    }
+}
+
+/// What others have running on a replica, as its gauges tell.
+#[derive(Clone, Copy, Debug, Default)]
+struct Theirs {
+    requests: u32,
+    tokens: u64,
+}
+
+impl Theirs {
+    fn of(signals: &Signals, mine: Mine, facts: &Facts) -> Theirs {
+        let reported = signals.running + signals.waiting;
+        let requests = reported.saturating_sub(mine.in_flight - mine.sent_since_report.min(mine.in_flight));
+        let used = u64::from(signals.kv_blocks_used) * u64::from(facts.engine.block_size);
+        let tokens = (used * u64::from(requests)).checked_div(u64::from(reported)).unwrap_or(0);
+        Theirs { requests, tokens }
+    }
+}
+
+/// Time from one step to the next: the GPU's or the host's, whichever is longer.
+fn step_of(facts: &Facts, chunks: &[Chunk], decodes: Decodes) -> Span {
+    let cost = facts.step_time.cost(&Batch { chunks, decodes });
+    match facts.engine.async_scheduling {
+        true => cost.gpu.max(cost.host),
+        false => cost.gpu + cost.host,
+    }
+}
+
+/// Time to compute this many prompt tokens in steps of the token budget.
+fn prefill_of(facts: &Facts, tokens: u64) -> Span {
+    let budget = u64::from(facts.engine.max_num_batched_tokens);
+    let step = |tokens: u64| {
+        let chunk = Chunk { tokens: tokens as u32, before: 0, samples: true };
+        step_of(facts, &[chunk], Decodes::default())
+    };
+    let (full, rest) = (tokens / budget, tokens % budget);
+    let mut time = Span::ZERO;
+    if full > 0 {
+        time += step(budget) * full;
+    }
+    if rest > 0 {
+        time += step(rest);
+    }
+    time
+}
+
+impl Router for PredictedCompletion {
+    fn sight(&self) -> Sight {
+        Sight { responses: true, signals: true, holds: false }
+    }
+
+    fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
+        self.grow(glance.servers());
+        let now = glance.now();
+        let mut best: Option<((Span, u32), Server)> = None;
+        for server in 0..glance.servers() {
+            let signals = glance.signals(server).signals;
+            let mine = glance.mine(server);
+            let facts = glance.facts(server);
+            let theirs = Theirs::of(&signals, mine, facts);
+            // Equal estimates go to the least in flight, then to the first.
+            let score = (self.estimate(arrival, server, now, facts, theirs), mine.in_flight);
+            if best.is_none_or(|(least, _)| score < least) {
+                best = Some((score, server));
+            }
+        }
+        best.map_or(Decision::Reject, |(_, server)| Decision::Send(server))
+    }
+
+    fn committed(&mut self, arrival: &Arrival, server: Server, _at: Time) {
+        let predicted_output_tokens = self.predicted_output_tokens(arrival);
+        self.outstanding[server].push(Outstanding {
+            id: arrival.id,
+            prompt_tokens: arrival.prompt_tokens,
+            predicted_output_tokens,
+            first_token_at: None,
+        });
+    }
+
+    fn heard(&mut self, feedback: &Feedback) {
+        match *feedback {
+            Feedback::FirstToken { id, server, at } => {
+                let outstanding = &mut self.outstanding[server];
+                if let Some(request) = outstanding.iter_mut().find(|request| request.id == id) {
+                    request.first_token_at = Some(at);
+                }
+            }
+            Feedback::Completed { id, server, output_tokens, .. } => {
+                self.outputs_seen += 1;
+                self.output_tokens_seen += u64::from(output_tokens);
+                self.outstanding[server].retain(|request| request.id != id);
+            }
+            Feedback::Failed { id, server, .. } => {
+                self.outstanding[server].retain(|request| request.id != id);
+            }
+        }
+    }
+}

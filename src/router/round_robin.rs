@@ -1,0 +1,44 @@
+//! `round-robin`: each in turn, from the first. HAProxy `static-rr`, Dynamo `round-robin`, SMG `round_robin`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Decision, Freshness, Glance, PolicyInfo, Router, Server, Sight};
+use crate::request::Arrival;
+use crate::time::Span;
+
+/// `[router.parameters]` of this policy: none.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Parameters {}
+
+/// The entry of this policy in the list.
+pub const INFO: PolicyInfo = PolicyInfo {
+    name: "round-robin",
+    family: "oblivious",
+    reads: "nothing",
+    upstream: "HAProxy static-rr, Dynamo round-robin, SMG round_robin",
+    default_freshness: Freshness::Polled { interval: Span::from_ms(50) },
+    build: |parameters, _seed, _gateway| {
+        let Parameters {} = parameters.clone().try_into()?;
+        Ok(Box::new(RoundRobin::default()))
+    },
+};
+
+/// Replica 0, 1, 2, ... and again; every gateway counts for itself.
+#[derive(Clone, Debug, Default)]
+pub struct RoundRobin {
+    next: Server,
+}
+
+impl Router for RoundRobin {
+    fn sight(&self) -> Sight {
+        Sight::default()
+    }
+
+    fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
+        let server = self.next % glance.servers();
+        self.next = server + 1;
+        Decision::Send(server)
+    }
+}

@@ -1,0 +1,84 @@
+//! Where requests come from: drawn from parameters, or replayed from a trace.
+//!
+//! Knows arrivals, lengths and identities. Does not know replicas or routers.
+
+use std::sync::Arc;
+
+use crate::request::{Arrival, Outcome, Request};
+use crate::time::Time;
+
+pub mod drawn;
+pub mod replay;
+
+/// A request with all that is true of it; a router is shown its [`Job::arrival`] only.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// When the client sends it.
+    pub sent: Time,
+    /// What a replica is given.
+    pub request: Request,
+    /// The conversation it belongs to, where known.
+    pub session: Option<u64>,
+    /// What a predictor says of its output length, where the scenario grants one.
+    pub predicted_output_tokens: Option<u32>,
+}
+
+impl Job {
+    /// What a router may see.
+    pub fn arrival(&self) -> Arrival {
+        Arrival {
+            id: self.request.id,
+            sent: self.sent,
+            prompt_tokens: self.request.prompt_tokens,
+            content: self.request.content.truncated(self.request.prompt_tokens),
+            session: self.session,
+            max_tokens: self.request.max_tokens,
+            priority: self.request.priority,
+            predicted_output_tokens: self.predicted_output_tokens,
+        }
+    }
+}
+
+/// Requests in order of sending.
+pub trait Source {
+    /// The next request, not sent before those given earlier.
+    fn next(&mut self) -> Option<Job>;
+
+    /// When the next request will be sent, as far as is known now.
+    fn next_sent(&self) -> Option<Time>;
+
+    /// A request has ended for its client. In a closed loop this may cause another.
+    fn finished(&mut self, _outcome: &Outcome) {}
+
+    /// Whether [`Source::finished`] may cause requests, so that ends must be heard in time.
+    fn is_closed_loop(&self) -> bool {
+        false
+    }
+}
+
+/// Requests known beforehand, shared by all runs that are compared.
+#[derive(Clone, Debug)]
+pub struct OpenLoop {
+    jobs: Arc<[Job]>,
+    next: usize,
+}
+
+impl OpenLoop {
+    /// All of `jobs`, which are in order of sending.
+    pub fn new(jobs: Arc<[Job]>) -> OpenLoop {
+        debug_assert!(jobs.is_sorted_by_key(|job| job.sent), "requests are in order of sending");
+        OpenLoop { jobs, next: 0 }
+    }
+}
+
+impl Source for OpenLoop {
+    fn next(&mut self) -> Option<Job> {
+        let job = self.jobs.get(self.next)?.clone();
+        self.next += 1;
+        Some(job)
+    }
+
+    fn next_sent(&self) -> Option<Time> {
+        self.jobs.get(self.next).map(|job| job.sent)
+    }
+}
