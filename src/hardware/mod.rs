@@ -1,1 +1,17 @@
 //! Hardware: GPUs and models from the catalogue, and what follows from them (weights, KV bytes, blocks).
+//!
+//! Knows facts (data files beside this one, each row with its source), vLLM's defaults and how vLLM resolves the
+//! number of KV-cache blocks. Does not know how long anything takes ([`crate::step_time`]), nor what is scheduled.
+
+pub mod catalogue;
+pub mod coefficients;
+pub mod defaults;
+pub mod gpus;
+pub mod memory;
+pub mod models;
+
+pub use catalogue::CatalogueError;
+pub use defaults::Deployment;
+pub use gpus::{Gpu, gpu, gpus};
+pub use memory::{CannotStart, KvCapacity};
+pub use models::{Model, model, models};

@@ -95,3 +95,35 @@ pub trait StepTime: Send + Sync + std::fmt::Debug {
     /// Law: equals `steps` single [`StepTime::cost`]s, for as many as `count` says.
     fn run(&self, decodes: Decodes, steps: u64) -> Series;
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! The law of [`StepTime::run`], for every model's tests.
+
+    use super::{Batch, Decodes, StepTime};
+
+    /// Prices `steps` steps one by one and in runs, and demands that both are equal to the last bit.
+    pub(crate) fn assert_run_equals_the_loop(
+        model: &dyn StepTime,
+        count: u32,
+        context_mean: u64,
+        steps: u64,
+    ) {
+        let grown = |steps: u64| Decodes {
+            count,
+            context_sum: u64::from(count) * (context_mean + steps),
+            context_max: (context_mean + steps) as u32,
+        };
+        let mut done = 0;
+        while done < steps {
+            let series = model.run(grown(done), steps - done);
+            assert!((1..=steps - done).contains(&series.count), "{series:?}");
+            for step in 0..series.count {
+                let single = model.cost(&Batch { chunks: &[], decodes: grown(done + step) });
+                assert_eq!(single.gpu, series.first.gpu + series.growth * step, "step {}", done + step);
+                assert_eq!(single.host, series.first.host);
+            }
+            done += series.count;
+        }
+    }
+}

@@ -1,1 +1,0 @@
-//! A step time from GPU and model figures: an operator-level roofline.

@@ -1,0 +1,314 @@
+//! The time of attention, in integer picoseconds of all layers together.
+//!
+//! A decode reads its context, so time follows the sum of contexts, not the longest: unequal contexts of equal sum cost
+//! 0 to 5 % more in the median, which is left out. Prefill follows the pairs of query and key. How the two mix depends
+//! on the kernel: Hopper and data-centre Blackwell schedule tiles and give the sum; FlashAttention 2 runs both in one
+//! call, in waves of thread blocks, where decodes lose packed heads and split KV.
+//!
+//! Layers with a sliding window read at most the window. A batch tells the sum of its contexts alone, so decodes count
+//! with the mean context: exact while all are shorter or all are longer than the window.
+
+use super::{ATTENTION_MULTIPLIER, picoseconds};
+use crate::hardware::coefficients;
+use crate::hardware::{Deployment, Gpu, Model};
+use crate::step_time::{Batch, Chunk, Decodes};
+
+/// Start of a decode call inside a step, in microseconds; alone 12 to 18, where L2 holds what a step has evicted.
+const DECODE_BASE_US: f64 = 13.0;
+/// Decode time of each sequence and key-value head inside a step, in microseconds.
+const DECODE_US_PER_SEQUENCE_AND_KV_HEAD: f64 = 0.022;
+/// Decode on cards that were not measured: the upper of the recommended efficiencies.
+const DEFAULT_DECODE_INV_EFF: f64 = 1.09;
+/// Prefill on cards that were not measured, as on H100 and H200: start, excess over the peak, excess of traffic.
+const DEFAULT_PREFILL: (f64, f64, f64) = (12.8, 1.47, 2.4);
+
+/// FlashAttention 2: start of a call with prompts, in microseconds.
+const WAVE_BASE_US: f64 = 7.3;
+/// FlashAttention 2: queries of a thread block.
+const WAVE_QUERIES: u64 = 64;
+/// FlashAttention 2: time of a decode's thread blocks in a mixed call, by query head, and by query of the longest
+/// chunk (its empty thread blocks), in microseconds.
+const MIXED_US_PER_HEAD: (f64, f64) = (0.013, 2.7e-5);
+/// FlashAttention 2: excess of KV reading in a mixed call, by query heads to a key-value head, and its least.
+/// Measured 1.9 to 2.1 at four, 3.4 to 3.7 at eight.
+const MIXED_INV_EFF: (f64, f64) = (0.47, 1.07);
+
+/// MLA: heads on a card, start of a decode of the attention module in microseconds, microseconds a sequence. The
+/// module was measured whole on H200, projections included, so no multiplier applies; 3 to 7 % off in the mean.
+const MLA_DECODE: [(u32, f64, f64); 4] =
+    [(128, 142.0, 0.68), (64, 119.0, 0.37), (32, 106.0, 0.23), (16, 99.0, 0.17)];
+/// MLA: time of KV reading and of arithmetic in a decode over what the peaks say.
+const MLA_DECODE_INV_EFF: (f64, f64) = (0.8, 1.0);
+/// MLA: start of a prefill in microseconds, excess of projections, excess of attention.
+const MLA_PREFILL: (f64, f64, f64) = (120.0, 3.3, 0.9);
+
+/// Binary places of the slopes that price chunks: a pair of query and key takes some picoseconds only.
+const FRACTION_BITS: u32 = 16;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attention {
+    decode_base_ps: u64,
+    decode_per_sequence_ps: u64,
+    /// Layers with full attention, by token attended to.
+    decode_per_token_ps: u64,
+    /// Layers with a sliding window, by token attended to.
+    decode_per_window_token_ps: u64,
+    window: u64,
+    prefill: Prefill,
+}
+
+/// Prices of a call that holds chunks. Slopes have [`FRACTION_BITS`] binary places.
+#[derive(Clone, Copy, Debug)]
+enum Prefill {
+    Flops {
+        base_ps: u64,
+        per_token: u64,
+        per_pair: u64,
+        per_window_pair: u64,
+        /// Whether decodes beside the chunks start a call of their own.
+        separate_decodes: bool,
+    },
+    Waves {
+        base_ps: u64,
+        heads: u64,
+        sm_count: u64,
+        /// A wave over a quarter of a key.
+        per_quarter_key: u64,
+        per_window_quarter_key: u64,
+        /// A decode beside chunks, and its part that grows with the queries of the longest chunk.
+        decode: u64,
+        decode_per_query: u64,
+        decode_per_token: u64,
+        decode_per_window_token: u64,
+    },
+}
+
+impl Attention {
+    pub(super) fn new(gpu: &Gpu, model: &Model, deployment: &Deployment) -> Attention {
+        if model.is_mla() { latent(gpu, model, deployment) } else { grouped(gpu, model, deployment) }
+    }
+
+    /// Attention of a step.
+    pub(super) fn cost_ps(&self, batch: &Batch<'_>) -> u64 {
+        if batch.chunks.iter().all(|chunk| chunk.tokens == 0) {
+            return self.decode_base_ps + self.decodes_ps(batch.decodes);
+        }
+        match self.prefill {
+            Prefill::Flops { base_ps, per_token, per_pair, per_window_pair, separate_decodes } => {
+                let mut work = 0;
+                for chunk in batch.chunks {
+                    work += product(per_token, u64::from(chunk.tokens))
+                        + product(per_pair, pairs(chunk, u64::MAX))
+                        + product(per_window_pair, pairs(chunk, self.window));
+                }
+                let decode_base_ps =
+                    if separate_decodes && batch.decodes.count > 0 { self.decode_base_ps } else { 0 };
+                base_ps + whole(work) + decode_base_ps + self.decodes_ps(batch.decodes)
+            }
+            Prefill::Waves { base_ps, per_quarter_key, per_window_quarter_key, .. } => {
+                let mut work = product(per_quarter_key, self.wave_quarter_keys(batch.chunks, u64::MAX));
+                if per_window_quarter_key > 0 {
+                    let quarter_keys = self.wave_quarter_keys(batch.chunks, self.window);
+                    work += product(per_window_quarter_key, quarter_keys);
+                }
+                base_ps + whole(work + self.mixed_decodes(batch))
+            }
+        }
+    }
+
+    /// By how much attention of these decodes grows a step, and for how many steps.
+    pub(super) fn growth_ps(&self, decodes: Decodes) -> (u64, u64) {
+        let count = u64::from(decodes.count);
+        let full = self.decode_per_token_ps * count;
+        if self.decode_per_window_token_ps == 0 {
+            return (full, u64::MAX);
+        }
+        match (count * self.window).checked_sub(decodes.context_sum) {
+            None => (full, u64::MAX),
+            Some(room) => (full + self.decode_per_window_token_ps * count, room / count + 1),
+        }
+    }
+
+    /// Decodes without the start of their call.
+    fn decodes_ps(&self, decodes: Decodes) -> u64 {
+        let count = u64::from(decodes.count);
+        let in_window = decodes.context_sum.min(count * self.window);
+        self.decode_per_sequence_ps * count
+            + self.decode_per_token_ps * decodes.context_sum
+            + self.decode_per_window_token_ps * in_window
+    }
+
+    /// Quarters of keys that the thread blocks of these chunks read one after another, where each query sees at most
+    /// `window` keys: the waves, each as long as the mean block, but no less than the longest block.
+    fn wave_quarter_keys(&self, chunks: &[Chunk], window: u64) -> u64 {
+        let Prefill::Waves { heads, sm_count, .. } = self.prefill else { return 0 };
+        let (mut blocks_sum, mut work_sum, mut longest) = (0u64, 0u128, 0u64);
+        for chunk in chunks {
+            let (queries, before) = (u64::from(chunk.tokens), u64::from(chunk.before));
+            let blocks = heads * queries.div_ceil(WAVE_QUERIES);
+            // The causal triangle and its partial blocks come to three quarters of the chunk.
+            let quarter_keys = (4 * before + 3 * queries).min(window.saturating_mul(4));
+            blocks_sum += blocks;
+            work_sum += u128::from(blocks) * u128::from(quarter_keys);
+            longest = longest.max(quarter_keys);
+        }
+        if blocks_sum == 0 {
+            return 0;
+        }
+        let waves = blocks_sum.div_ceil(sm_count);
+        ((u128::from(waves) * work_sum / u128::from(blocks_sum)) as u64).max(longest)
+    }
+
+    /// What decodes add to a FlashAttention 2 call with chunks.
+    fn mixed_decodes(&self, batch: &Batch<'_>) -> u128 {
+        let Prefill::Waves { decode, decode_per_query, decode_per_token, decode_per_window_token, .. } =
+            self.prefill
+        else {
+            return 0;
+        };
+        let count = u64::from(batch.decodes.count);
+        let queries_max = batch.chunks.iter().map(|chunk| u64::from(chunk.tokens)).max().unwrap_or(0);
+        let context_sum = batch.decodes.context_sum;
+        product(decode, count)
+            + product(decode_per_query, count * queries_max)
+            + product(decode_per_token, context_sum)
+            + product(decode_per_window_token, context_sum.min(count * self.window))
+    }
+}
+
+/// Pairs of query and key in a chunk, where each query sees at most `window` keys.
+fn pairs(chunk: &Chunk, window: u64) -> u64 {
+    let (queries, before) = (u64::from(chunk.tokens), u64::from(chunk.before));
+    let growing = queries.min(window.saturating_sub(before));
+    let triangle = growing * before + growing * (growing + 1) / 2;
+    let capped = queries - growing;
+    if capped == 0 { triangle } else { triangle + capped * window }
+}
+
+fn product(slope: u64, amount: u64) -> u128 {
+    u128::from(slope) * u128::from(amount)
+}
+
+fn whole(work: u128) -> u64 {
+    (work >> FRACTION_BITS) as u64
+}
+
+/// A slope of so many microseconds, with [`FRACTION_BITS`] binary places.
+fn slope(us: f64) -> u64 {
+    (us * 1e6 * f64::from(1u32 << FRACTION_BITS)).round() as u64
+}
+
+/// Multi-head and grouped-query attention.
+fn grouped(gpu: &Gpu, model: &Model, deployment: &Deployment) -> Attention {
+    let cards = deployment.tensor_parallel_size;
+    let kv_dtype = deployment.kv_cache_dtype;
+    let measured = gpu.attention_coefficients.as_deref();
+    let row = measured.and_then(|measured| {
+        coefficients::attention(measured, kv_dtype, model.head_dim)
+            .or_else(|| coefficients::attention(measured, Default::default(), model.head_dim))
+    });
+    let us_per_byte = 1e6 / gpu.bytes_per_s();
+    let us_per_flop = 1e-6 / gpu.bf16_tflops;
+    let heads = f64::from(model.heads / cards);
+    let kv_heads = f64::from(model.kv_heads_per_gpu(cards));
+    let head_dim = f64::from(model.head_dim);
+    let kv_bytes_per_token = kv_heads * 2.0 * head_dim * kv_dtype.bytes() as f64;
+
+    let full_layers = f64::from(model.layers - model.sliding_layers) * ATTENTION_MULTIPLIER;
+    let window_layers = f64::from(model.sliding_layers) * ATTENTION_MULTIPLIER;
+    let layers = full_layers + window_layers;
+
+    let decode_inv_eff = row.map_or(DEFAULT_DECODE_INV_EFF, |row| row.decode_inv_eff_bandwidth);
+    let decode_us = decode_inv_eff * kv_bytes_per_token * us_per_byte;
+    let (prefill_base_us, prefill_inv_eff, us_per_byte_moved) = match row {
+        Some(row) => {
+            // Traffic measured on another card goes with the bandwidth.
+            let bandwidth = measured.and_then(|measured| crate::hardware::gpu(measured).ok());
+            let relative = bandwidth.map_or(1.0, |other| other.bytes_per_s() / gpu.bytes_per_s());
+            (row.prefill_base_us, row.prefill_inv_eff_flops, row.prefill_us_per_mb / 1e6 * relative)
+        }
+        None => (DEFAULT_PREFILL.0, DEFAULT_PREFILL.1, DEFAULT_PREFILL.2 * us_per_byte),
+    };
+    let us_per_pair_and_head = prefill_inv_eff * 4.0 * head_dim * us_per_flop;
+
+    let prefill = if gpu.runs_flash_attention_2() {
+        let block_us = us_per_pair_and_head * WAVE_QUERIES as f64 * f64::from(gpu.sm_count) / 4.0;
+        let mixed_inv_eff = (MIXED_INV_EFF.0 * heads / kv_heads).max(MIXED_INV_EFF.1);
+        let mixed_us = mixed_inv_eff * kv_bytes_per_token * us_per_byte;
+        Prefill::Waves {
+            base_ps: picoseconds(layers * WAVE_BASE_US),
+            heads: u64::from(model.heads / cards),
+            sm_count: u64::from(gpu.sm_count),
+            per_quarter_key: slope(full_layers * block_us),
+            per_window_quarter_key: slope(window_layers * block_us),
+            decode: slope(layers * heads * MIXED_US_PER_HEAD.0),
+            decode_per_query: slope(layers * heads * MIXED_US_PER_HEAD.1),
+            decode_per_token: slope(full_layers * mixed_us),
+            decode_per_window_token: slope(window_layers * mixed_us),
+        }
+    } else {
+        let bytes_per_token = (2.0 * heads + 2.0 * kv_heads) * head_dim * 2.0;
+        Prefill::Flops {
+            base_ps: picoseconds(layers * prefill_base_us),
+            per_token: slope(layers * us_per_byte_moved * bytes_per_token),
+            per_pair: slope(full_layers * heads * us_per_pair_and_head),
+            per_window_pair: slope(window_layers * heads * us_per_pair_and_head),
+            separate_decodes: false,
+        }
+    };
+    Attention {
+        decode_base_ps: picoseconds(layers * DECODE_BASE_US),
+        decode_per_sequence_ps: picoseconds(layers * kv_heads * DECODE_US_PER_SEQUENCE_AND_KV_HEAD),
+        decode_per_token_ps: picoseconds(full_layers * decode_us),
+        decode_per_window_token_ps: picoseconds(window_layers * decode_us),
+        window: u64::from(model.sliding_window),
+        prefill,
+    }
+}
+
+/// Multi-head latent attention, its projections included.
+fn latent(gpu: &Gpu, model: &Model, deployment: &Deployment) -> Attention {
+    let layers = f64::from(model.layers);
+    let heads = model.heads / deployment.tensor_parallel_size;
+    let us_per_byte = 1e6 / gpu.bytes_per_s();
+    let us_per_flop = 1e-6 / gpu.bf16_tflops;
+    let us_per_fp8_flop = 1e-6 / gpu.fp8_tflops.unwrap_or(gpu.bf16_tflops);
+
+    let [first, rest @ ..] = MLA_DECODE;
+    let nearest = |best: (u32, f64, f64), row: (u32, f64, f64)| {
+        if row.0.abs_diff(heads) < best.0.abs_diff(heads) { row } else { best }
+    };
+    let (_, decode_base_us, decode_us) = rest.into_iter().fold(first, nearest);
+    let heads = f64::from(heads);
+    let latent = f64::from(model.kv_lora_rank + model.qk_rope_head_dim);
+    // Scores against the whole latent, values from its part without position, two operations each.
+    let decode_flops = heads * 2.0 * (latent + f64::from(model.kv_lora_rank));
+    let decode_bytes = latent * deployment.kv_cache_dtype.bytes() as f64;
+    let per_token_us =
+        MLA_DECODE_INV_EFF.0 * decode_bytes * us_per_byte + MLA_DECODE_INV_EFF.1 * decode_flops * us_per_flop;
+
+    let hidden = f64::from(model.hidden);
+    let key = f64::from(model.qk_nope_head_dim + model.qk_rope_head_dim);
+    let value = f64::from(model.v_head_dim);
+    let rank = f64::from(model.q_lora_rank);
+    let queries = if rank > 0.0 { hidden * rank + rank * heads * key } else { hidden * heads * key };
+    let keys_and_values = f64::from(model.kv_lora_rank) * heads * (f64::from(model.qk_nope_head_dim) + value);
+    let projections = queries + hidden * latent + keys_and_values + heads * value * hidden;
+
+    let (prefill_base_us, projection_inv_eff, attention_inv_eff) = MLA_PREFILL;
+    let pair_flops = 2.0 * heads * (key + value);
+    Attention {
+        decode_base_ps: picoseconds(layers * decode_base_us),
+        decode_per_sequence_ps: picoseconds(layers * decode_us),
+        decode_per_token_ps: picoseconds(layers * per_token_us),
+        decode_per_window_token_ps: 0,
+        window: 0,
+        prefill: Prefill::Flops {
+            base_ps: picoseconds(layers * prefill_base_us),
+            per_token: slope(layers * projection_inv_eff * 2.0 * projections * us_per_fp8_flop),
+            per_pair: slope(layers * attention_inv_eff * pair_flops * us_per_flop),
+            per_window_pair: 0,
+            separate_decodes: true,
+        },
+    }
+}
