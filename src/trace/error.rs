@@ -1,0 +1,101 @@
+//! What can be wrong with a trace file, said so that a person finds the place.
+//!
+//! Knows the words and the nearest known name. Does not know formats.
+
+use super::FORMATS;
+
+/// Why a file could not be read as a trace.
+#[derive(Debug, thiserror::Error)]
+pub enum TraceError {
+    /// The file is absent or closed to us.
+    #[error("{file}: cannot be opened: {source}")]
+    Open {
+        /// The path as it was given.
+        file: String,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The path is a folder.
+    #[error("{file}: is a folder; a trace is one file")]
+    Folder {
+        /// The path as it was given.
+        file: String,
+    },
+    /// Nobody knows a format of this name.
+    #[error("there is no trace format \"{name}\"; did you mean {nearest}? The formats: {}", format_names())]
+    UnknownFormat {
+        /// The name that was asked for.
+        name: String,
+        /// The known name most like it.
+        nearest: &'static str,
+    },
+    /// No format recognises how the file opens.
+    #[error(
+        "{file}: its first line, {first_line}, opens no known trace format; the formats: {}",
+        format_names()
+    )]
+    Unrecognised {
+        /// The path as it was given.
+        file: String,
+        /// How the file opens.
+        first_line: String,
+    },
+    /// The file is in order, but there is nothing to replay.
+    #[error("{file}: holds no requests: {reason}")]
+    NoRequests {
+        /// The path as it was given.
+        file: String,
+        /// What there is instead.
+        reason: &'static str,
+    },
+    /// One value is not what its column holds.
+    #[error("{file}:{line}: column {column}: expected {expected}, got {got}")]
+    Value {
+        /// The path as it was given.
+        file: String,
+        /// Line, counted from 1 as an editor does.
+        line: u64,
+        /// The column or key.
+        column: String,
+        /// What would have been right.
+        expected: String,
+        /// What stands there.
+        got: String,
+    },
+    /// A line as a whole is wrong.
+    #[error("{file}:{line}: {problem}")]
+    Line {
+        /// The path as it was given.
+        file: String,
+        /// Line, counted from 1 as an editor does.
+        line: u64,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+fn format_names() -> String {
+    FORMATS.iter().map(|format| format.name).collect::<Vec<_>>().join(", ")
+}
+
+/// The one of `known` most like `wanted`; the first of equals, nothing where none are known.
+pub(super) fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> &'a str {
+    let wanted = wanted.to_lowercase();
+    let mut best = ("", -1.0);
+    for name in known {
+        let likeness = strsim::jaro_winkler(&wanted, &name.to_lowercase());
+        if likeness > best.1 {
+            best = (name, likeness);
+        }
+    }
+    best.0
+}
+
+/// `text` in quotes, control characters escaped, long ones cut.
+pub(super) fn quoted(text: &str) -> String {
+    const SHOWN: usize = 60;
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{:?}...", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}

@@ -1,0 +1,94 @@
+//! tailcast's own CSV, for traces of one's own.
+//!
+//! Knows its columns, which may stand in any order; an empty field of an optional one means that the row
+//! does not say. Does not know blocks: a row names at most one shared prefix.
+
+use super::TraceRow;
+use super::columns::Header;
+use super::content::{IDENTITY_EXPECTED, prefix};
+use super::error::TraceError;
+use super::lines::Lines;
+use super::numbers::{identity, limit, priority, seconds, tokens};
+use super::rows::Rows;
+use crate::request::Content;
+use crate::time::Time;
+
+const REQUIRED: [&str; 3] = ["arrived_s", "prompt_tokens", "output_tokens"];
+const OPTIONAL: [&str; 5] = ["max_tokens", "session", "priority", "prefix", "prefix_tokens"];
+
+// Places of the columns in the two lists above, one after the other.
+const ARRIVED: usize = 0;
+const PROMPT: usize = 1;
+const OUTPUT: usize = 2;
+const LIMIT: usize = 3;
+const SESSION: usize = 4;
+const PRIORITY: usize = 5;
+const PREFIX: usize = 6;
+const PREFIX_TOKENS: usize = 7;
+
+/// One or two names are enough: a misspelt or missing other is then told as such.
+pub(super) fn recognises(header: &str, _row: &str) -> bool {
+    let has = |column: &str| header.split(',').any(|name| name.trim().trim_matches('"') == column);
+    has("arrived_s") || has("prompt_tokens") && has("output_tokens")
+}
+
+pub(super) fn read(lines: &mut Lines, rows: &mut Rows) -> Result<(), TraceError> {
+    let mut row = Header::read(lines, &REQUIRED, &OPTIONAL)?;
+    while row.advance(lines)? {
+        let fields = Fields { lines, row: &row };
+        let arrived = fields.required(ARRIVED, seconds)?;
+        let prompt_tokens = fields.required(PROMPT, tokens)?;
+        let row = TraceRow {
+            arrived: Time::ZERO,
+            prompt_tokens,
+            output_tokens: fields.required(OUTPUT, tokens)?,
+            max_tokens: fields.optional(LIMIT, limit)?,
+            content: fields.content(prompt_tokens)?,
+            session: fields.optional(SESSION, identity)?,
+            priority: fields.optional(PRIORITY, priority)?.unwrap_or(0),
+        };
+        rows.push(lines, arrived, row)?;
+    }
+    Ok(())
+}
+
+/// The values of one row.
+struct Fields<'a> {
+    lines: &'a Lines,
+    row: &'a Header,
+}
+
+type Parse<T> = fn(&str) -> Result<T, &'static str>;
+
+impl Fields<'_> {
+    fn required<T>(&self, column: usize, parse: Parse<T>) -> Result<T, TraceError> {
+        parse(self.row.get(column)).map_err(|expected| self.wrong(column, expected))
+    }
+
+    fn optional<T>(&self, column: usize, parse: Parse<T>) -> Result<Option<T>, TraceError> {
+        if self.row.get(column).is_empty() {
+            return Ok(None);
+        }
+        self.required(column, parse).map(Some)
+    }
+
+    fn content(&self, prompt_tokens: u32) -> Result<Content, TraceError> {
+        match (self.optional(PREFIX, identity)?, self.optional(PREFIX_TOKENS, tokens)?) {
+            (None, None) => Ok(Content::default()),
+            (Some(_), None) => Err(self.wrong(PREFIX_TOKENS, "the length of the prefix that the row names")),
+            (None, Some(0)) => Ok(Content::default()),
+            (None, Some(_)) => Err(self.wrong(PREFIX, "the id of the prefix whose length the row gives")),
+            (Some(_), Some(tokens)) if tokens > prompt_tokens => {
+                Err(self.wrong(PREFIX_TOKENS, format!("at most the prompt's {prompt_tokens} tokens")))
+            }
+            (Some(id), Some(tokens)) => {
+                prefix(id, tokens).ok_or_else(|| self.wrong(PREFIX, IDENTITY_EXPECTED))
+            }
+        }
+    }
+
+    fn wrong(&self, column: usize, expected: impl Into<String>) -> TraceError {
+        let name = REQUIRED.iter().chain(&OPTIONAL).nth(column).copied().unwrap_or_default();
+        self.lines.value(name, expected, self.row.get(column))
+    }
+}
