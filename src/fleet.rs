@@ -345,7 +345,7 @@ impl<O: Observer> Fleet<O> {
         source: &mut dyn Source,
     ) {
         match moment {
-            Moment::Response { server, event } => self.respond(server, event, outcomes, source),
+            Moment::Response { server, event } => self.respond(self.now, server, event, outcomes, source),
             Moment::Report { gateway } => {
                 self.poll(gateway);
                 let Freshness::Polled { interval } = self.config.freshness else { return };
@@ -377,12 +377,12 @@ impl<O: Observer> Fleet<O> {
     /// Something a replica produced passes the gateway on its way to the client.
     fn respond(
         &mut self,
+        at: Time,
         server: Server,
         event: EngineEvent,
         outcomes: &mut dyn FnMut(Outcome),
         source: &mut dyn Source,
     ) {
-        let at = self.now;
         let id = match &event {
             EngineEvent::FirstToken { id, .. } => *id,
             EngineEvent::Ended(outcome) => outcome.id,
@@ -436,14 +436,17 @@ impl<O: Observer> Fleet<O> {
         let Some(pending) = self.pending[id.0 as usize].take() else { return };
         let network = self.config.network;
         let to_client = network.client_to_router;
+        // What had not happened by the end of the run is not reported as if it had.
+        let unfinished = finish == Finish::Unfinished;
+        let happened = |moment: Option<Time>| moment.filter(|&moment| !unfinished || moment <= at);
         let outcome = Outcome {
             attempt: Attempt { request: id, number: 0 },
             replica: pending.server.map(|server| server as u32),
             sent: pending.arrival.sent,
             prompt_tokens: pending.arrival.prompt_tokens,
-            arrived: pending.arrived,
-            first_token_received: pending.first_token.map(|at| at + to_client),
-            done_received: at.saturating_add(to_client),
+            arrived: happened(pending.arrived),
+            first_token_received: happened(pending.first_token.map(|at| at + to_client)),
+            done_received: if unfinished { at } else { at + to_client },
             engine,
             finish,
         };
@@ -464,9 +467,10 @@ impl<O: Observer> Fleet<O> {
             if at > end {
                 break;
             }
-            self.move_to(at);
+            // Responses that no policy was waiting for are read only now, in their order.
+            self.now = self.now.max(at);
             if let Moment::Response { server, event } = moment {
-                self.respond(server, event, outcomes, source);
+                self.respond(at, server, event, outcomes, source);
             }
         }
         let at = match self.config.end {

@@ -125,16 +125,15 @@ impl Literal {
 
     /// No request ends before this moment; none if nothing is here.
     ///
-    /// A step lasts at least a picosecond, so that whoever advances to this moment makes headway.
+    /// A loop that is not blocked must go round once more before anything can come out, and whatever it
+    /// composes then lasts at least a picosecond, so whoever advances to this moment makes headway.
     pub(super) fn next_completion(&self, inbox: &Inbox) -> Option<Time> {
-        if let Some(oldest) = self.in_flight.front() {
-            return Some(oldest.end.max(self.clock));
-        }
         let soonest = Span::from_ps(1);
-        if self.scheduler.has_requests() {
-            return Some(self.clock + soonest);
+        match self.in_flight.front() {
+            Some(oldest) if self.waits => Some(oldest.end.max(self.clock)),
+            None if !self.scheduler.has_requests() => inbox.next_at().map(|at| at.max(self.clock) + soonest),
+            _ => Some(self.clock + soonest),
         }
-        inbox.next_at().map(|at| at.max(self.clock) + soonest)
     }
 
     pub(super) fn advance(

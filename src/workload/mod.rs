@@ -8,6 +8,7 @@ use crate::request::{Arrival, Outcome, Request};
 use crate::time::Time;
 
 pub mod drawn;
+pub mod predictor;
 pub mod replay;
 
 /// A request with all that is true of it; a router is shown its [`Job::arrival`] only.

@@ -1,1 +1,151 @@
-//! A trace as a workload.
+//! A trace as a workload: scaled, cut, and resampled where a study wants repetitions.
+
+use rand::RngExt;
+
+use super::Job;
+use crate::random::{Purpose, Seed, mix};
+use crate::request::{Content, ContentRun, Request, RequestId};
+use crate::time::{Span, Time};
+use crate::trace::TraceRow;
+
+/// What differs between repetitions of a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resample {
+    /// Stretches of equal length, drawn with replacement and joined.
+    TimeBlocks,
+    /// Each request moved by up to half the mean gap, earlier or later.
+    Jitter,
+}
+
+/// Stretches that [`Resample::TimeBlocks`] cuts a trace into.
+const BLOCKS: u64 = 20;
+
+/// The requests of a trace, its arrivals `rate_scale` times as fast, in order of sending.
+///
+/// Without `resample` they are as recorded; with it, one draw of `seed`.
+pub fn replay(rows: &[TraceRow], rate_scale: f64, resample: Option<Resample>, seed: Seed) -> Vec<Job> {
+    let scaled = |arrived: Time| match rate_scale {
+        1.0 => arrived,
+        _ => Time::from_ps((arrived.as_ps() as f64 / rate_scale).round() as u64),
+    };
+    let mut sent: Vec<(Time, usize, u64)> =
+        rows.iter().enumerate().map(|(index, row)| (scaled(row.arrived), index, 0)).collect();
+    match resample {
+        None => {}
+        Some(Resample::TimeBlocks) => sent = time_blocks(&sent, seed),
+        Some(Resample::Jitter) => jitter(&mut sent, seed),
+    }
+    sent.sort_by_key(|&(at, index, copy)| (at, copy, index));
+    let job = |(number, (at, index, copy)): (usize, (Time, usize, u64))| {
+        let row = &rows[index];
+        Job {
+            sent: at,
+            request: Request {
+                id: RequestId(number as u32),
+                prompt_tokens: row.prompt_tokens,
+                output_tokens: row.output_tokens,
+                max_tokens: row.max_tokens,
+                priority: row.priority,
+                arrival_order: number as u64,
+                content: copied(&row.content, copy),
+                remote_tokens: 0,
+            },
+            session: row.session,
+            predicted_output_tokens: None,
+        }
+    };
+    sent.into_iter().enumerate().map(job).collect()
+}
+
+/// Content of the `copy`-th use of a stretch: identities of its own, so that repeating a stretch does not
+/// look like users repeating themselves.
+fn copied(content: &Content, copy: u64) -> Content {
+    if copy == 0 {
+        return content.clone();
+    }
+    let fresh = |run: &ContentRun| ContentRun { stream: mix(run.stream ^ (copy << 56)) >> 1, ..*run };
+    Content::from_runs(content.runs().iter().map(fresh))
+}
+
+fn time_blocks(sent: &[(Time, usize, u64)], seed: Seed) -> Vec<(Time, usize, u64)> {
+    let Some(&(last, _, _)) = sent.last() else { return Vec::new() };
+    // One picosecond more, so that the last request lies inside the last block.
+    let block = (last.as_ps() + 1).div_ceil(BLOCKS);
+    let mut draws = seed.stream(Purpose::Resampling, 0);
+    let mut used = [0u64; BLOCKS as usize];
+    let mut joined = Vec::with_capacity(sent.len());
+    for place in 0..BLOCKS {
+        let drawn = draws.random_range(0..BLOCKS);
+        let copy = used[drawn as usize];
+        used[drawn as usize] += 1;
+        let from = sent.partition_point(|(at, _, _)| at.as_ps() < drawn * block);
+        let to = sent.partition_point(|(at, _, _)| at.as_ps() < (drawn + 1) * block);
+        let moved = |&(at, index, _): &(Time, usize, u64)| {
+            (Time::from_ps(at.as_ps() - drawn * block + place * block), index, copy)
+        };
+        joined.extend(sent[from..to].iter().map(moved));
+    }
+    joined
+}
+
+fn jitter(sent: &mut [(Time, usize, u64)], seed: Seed) {
+    let Some(&(last, _, _)) = sent.last() else { return };
+    let half_gap = last.as_ps() / sent.len() as u64 / 2;
+    let mut draws = seed.stream(Purpose::Resampling, 0);
+    for (at, _, _) in sent {
+        let shift = Span::from_ps(draws.random_range(0..=2 * half_gap));
+        *at = Time::from_ps((*at + shift).as_ps().saturating_sub(half_gap));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows() -> Vec<TraceRow> {
+        let row = |number: u64| TraceRow {
+            arrived: Time::ZERO + Span::from_ms(number * 100),
+            prompt_tokens: 10 + number as u32,
+            output_tokens: 5,
+            max_tokens: None,
+            content: Content::from_runs([ContentRun { stream: number, position: 0, tokens: 8 }]),
+            session: None,
+            priority: 0,
+        };
+        (0..400).map(row).collect()
+    }
+
+    #[test]
+    fn without_resampling_it_is_as_recorded() {
+        let jobs = replay(&rows(), 2.0, None, Seed(1));
+        assert_eq!(jobs.len(), 400);
+        assert_eq!(jobs[10].sent, Time::ZERO + Span::from_ms(500));
+        assert_eq!(jobs[10].request.prompt_tokens, 20);
+    }
+
+    #[test]
+    fn resampling_keeps_order_and_kind() {
+        for resample in [Resample::TimeBlocks, Resample::Jitter] {
+            let (a, b) = (
+                replay(&rows(), 1.0, Some(resample), Seed(1)),
+                replay(&rows(), 1.0, Some(resample), Seed(2)),
+            );
+            assert!(a.is_sorted_by_key(|job| job.sent));
+            assert!(
+                a.iter()
+                    .zip(&b)
+                    .any(|(a, b)| a.sent != b.sent || a.request.prompt_tokens != b.request.prompt_tokens)
+            );
+            assert_eq!(a.len(), 400, "{resample:?}");
+        }
+    }
+
+    #[test]
+    fn a_stretch_used_twice_does_not_repeat_identities() {
+        let jobs = replay(&rows(), 1.0, Some(Resample::TimeBlocks), Seed(1));
+        let mut streams: Vec<u64> = jobs.iter().map(|job| job.request.content.runs()[0].stream).collect();
+        streams.sort_unstable();
+        streams.dedup();
+        assert_eq!(streams.len(), jobs.len());
+    }
+}

@@ -1,4 +1,8 @@
 //! All integration tests, in one binary.
 
+mod fleets;
 mod golden;
+mod laws;
+mod queues;
+mod random_engine;
 mod shared;

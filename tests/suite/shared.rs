@@ -8,7 +8,7 @@ use std::path::PathBuf;
 /// # Panics
 /// If it is absent while `TAILCAST_REQUIRE_SHARED=1`.
 #[expect(clippy::print_stderr, reason = "a skipped test must say so")]
-pub fn shared(part: &str) -> Option<PathBuf> {
+pub(crate) fn shared(part: &str) -> Option<PathBuf> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared").join(part);
     if folder.exists() {
         return Some(folder);

@@ -1,0 +1,93 @@
+//! `tailcast compare`: policies and variants side by side on the same requests.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::{CliError, RunOptions, print, progress, results, say};
+use crate::report::{json, text};
+use crate::router::{POLICIES, policies};
+use crate::scenario::Loaded;
+use crate::scenario::error::nearest_or_all;
+use crate::study::compare::Contender;
+use crate::study::{Traces, compare};
+
+/// Compare policies (and [[variants]]) on the same requests, ranked by E2E P99
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    options: RunOptions,
+    /// Policies to compare, separated by commas; the scenario's `policies` and `[[variants]]` unless given
+    #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
+    policies: Vec<String>,
+    /// Where results are written; output/NAME-OF-THE-SCENARIO unless given
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
+    let options = &arguments.options;
+    let loaded = Loaded::read(&options.scenario, &options.assignments()).map_err(CliError::input)?;
+    let (contenders, policies) = contenders(&loaded, &arguments.policies)?;
+    let out = match &arguments.out {
+        Some(out) => out.clone(),
+        None => {
+            let stem = options.scenario.file_stem().unwrap_or("scenario".as_ref());
+            PathBuf::from("output").join(stem)
+        }
+    };
+    results::check_replaceable(&out)?;
+    let runs = contenders.len() as u64 * u64::from(contenders[0].scenario.repeat);
+    let bar = progress(runs, options.quiet);
+    let comparison = options
+        .on_threads(|| compare(&contenders, &mut Traces::default(), options.check, &|| bar.inc(1)))?
+        .map_err(CliError::input)?;
+    bar.finish_and_clear();
+    results::write(&out, &comparison, &|folder| loaded.resolved_text(&policies, folder))?;
+    let shown = if options.json {
+        json::summary(&comparison).map_err(|error| CliError::Write(error.to_string()))?
+    } else {
+        text::comparison(&comparison)
+    };
+    print(&shown)?;
+    if !options.quiet {
+        say(&format!("results and plots are in {}", out.display()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is compared: the policies asked for and the variants; all policies where neither is named. Also
+/// returns the names of the policies, so that the resolved scenario compares the same again.
+fn contenders(loaded: &Loaded, asked: &[String]) -> Result<(Vec<Contender>, Vec<String>), CliError> {
+    let variants = loaded.variant_names().map_err(CliError::input)?;
+    let policies: Vec<String> = if !asked.is_empty() {
+        asked.to_vec()
+    } else if !loaded.file.policies.is_empty() || !variants.is_empty() {
+        loaded.file.policies.clone()
+    } else {
+        POLICIES.iter().map(|policy| policy.name.to_string()).collect()
+    };
+    let mut contenders: Vec<Contender> = Vec::new();
+    for policy in &policies {
+        if policies::find(policy).is_err() {
+            let known: Vec<&str> = POLICIES.iter().map(|policy| policy.name).collect();
+            return Err(CliError::Input(format!(
+                "--policies: unknown policy `{policy}`\nhelp: {} (`tailcast list policies` shows all)",
+                nearest_or_all(policy, &known)
+            )));
+        }
+        if contenders.iter().any(|contender| contender.name == *policy) {
+            return Err(CliError::Input(format!("--policies: `{policy}` is named twice")));
+        }
+        let scenario = loaded.with_policy(policy).map_err(CliError::input)?;
+        contenders.push(Contender { name: policy.clone(), scenario });
+    }
+    for (index, name) in variants.into_iter().enumerate() {
+        let scenario = loaded.with_variant(index).map_err(CliError::input)?;
+        if let Some(first) = contenders.first().filter(|first| first.scenario.repeat != scenario.repeat) {
+            let repeat = first.scenario.repeat;
+            return Err(CliError::Input(format!("variant `{name}`: all contenders repeat {repeat} times")));
+        }
+        contenders.push(Contender { name, scenario });
+    }
+    Ok((contenders, policies))
+}

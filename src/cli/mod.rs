@@ -1,0 +1,166 @@
+//! The command line: one subcommand, one file.
+//!
+//! stdout is the result, stderr is talk. Exit codes: 0 done; 1 a check found differences; 2 the input or the
+//! command line is wrong; 3 results could not be written.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+mod compare;
+mod init;
+mod list;
+mod results;
+mod run;
+mod schema;
+mod trace;
+mod verify;
+
+/// Forecasts the tail latency of a fleet of vLLM replicas before anyone rents a GPU.
+#[derive(Debug, Parser)]
+#[command(version, about, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  tailcast compare scenarios/quickstart.toml
+  tailcast compare scenarios/quickstart.toml --policies round-robin,least-request --set repeat=3
+  tailcast run scenarios/quickstart.toml --set workload.rate_scale=1.2 --out output/faster
+  tailcast trace info traces/mooncake-sample.jsonl
+  tailcast init --vllm 'vllm serve meta-llama/Llama-3.1-8B-Instruct --max-num-seqs 256' --gpu h100-sxm --count 8
+
+Exit codes: 0 done; 1 a check found differences; 2 the input or the command line is wrong;
+3 results could not be written.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Compare(compare::Arguments),
+    Run(run::Arguments),
+    Init(init::Arguments),
+    #[command(subcommand)]
+    Trace(trace::Trace),
+    #[command(subcommand)]
+    Verify(verify::Verify),
+    #[command(subcommand)]
+    List(list::List),
+    Schema(schema::Arguments),
+}
+
+/// What `run` and `compare` have in common.
+#[derive(Debug, Args)]
+struct RunOptions {
+    /// Scenario file (TOML)
+    scenario: std::path::PathBuf,
+    /// Change a key: key=value, such as workload.rate_scale=2; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Print the summary as JSON instead of tables
+    #[arg(long)]
+    json: bool,
+    /// Another seed than the scenario's
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Threads to run on; all cores unless given. Results are the same for any number
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// Nothing on stderr but errors
+    #[arg(long)]
+    quiet: bool,
+    /// Watch the laws of the simulation while it runs; slow
+    #[arg(long)]
+    check: bool,
+}
+
+impl RunOptions {
+    fn assignments(&self) -> Vec<String> {
+        let seed = self.seed.map(|seed| format!("seed={seed}"));
+        self.set.iter().cloned().chain(seed).collect()
+    }
+
+    /// Runs `work` on the threads asked for.
+    fn on_threads<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, CliError> {
+        let threads = self.threads.map_or(0, usize::from);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        Ok(pool
+            .map_err(|error| CliError::Write(format!("threads could not be started: {error}")))?
+            .install(work))
+    }
+}
+
+/// Why a command ends without its result.
+#[derive(Debug)]
+enum CliError {
+    /// The input or the command line is wrong.
+    Input(String),
+    /// Results could not be written.
+    Write(String),
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CliError::Input(message) | CliError::Write(message) => f.write_str(message),
+        }
+    }
+}
+
+impl CliError {
+    fn input(error: impl fmt::Display) -> CliError {
+        CliError::Input(error.to_string())
+    }
+}
+
+/// Prints a result. A reader that has gone away is no error: it has seen what it wanted.
+fn print(text: &str) -> Result<(), CliError> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(CliError::Write(format!("stdout: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says something that is not the result.
+fn say(text: &str) {
+    // Nobody is left to tell if stderr is gone.
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// A progress bar over `length` runs on a terminal; hidden elsewhere.
+fn progress(length: u64, quiet: bool) -> indicatif::ProgressBar {
+    if quiet || !io::stderr().is_terminal() {
+        return indicatif::ProgressBar::hidden();
+    }
+    let style = indicatif::ProgressStyle::with_template("{bar:40} {pos}/{len} runs, {elapsed} so far");
+    indicatif::ProgressBar::new(length)
+        .with_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_bar()))
+}
+
+/// Parses the command line and runs it.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Compare(arguments) => compare::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Init(arguments) => init::run(&arguments),
+        Command::Trace(command) => trace::run(&command),
+        Command::Verify(command) => verify::run(&command),
+        Command::List(command) => list::run(&command),
+        Command::Schema(arguments) => schema::run(&arguments),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            say(&format!("error: {error}"));
+            match error {
+                CliError::Input(_) => ExitCode::from(2),
+                CliError::Write(_) => ExitCode::from(3),
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! `tailcast run`: one scenario under its own policy.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::{CliError, RunOptions, print, progress, results, say};
+use crate::report::{json, text};
+use crate::scenario::Loaded;
+use crate::study::compare::Contender;
+use crate::study::{Traces, compare};
+
+/// Run one scenario under its own policy
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    options: RunOptions,
+    /// Where results are written; nowhere unless given
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
+    let options = &arguments.options;
+    let loaded = Loaded::read(&options.scenario, &options.assignments()).map_err(CliError::input)?;
+    let scenario = loaded.resolve().map_err(CliError::input)?;
+    if let Some(out) = &arguments.out {
+        results::check_replaceable(out)?;
+    }
+    let bar = progress(u64::from(scenario.repeat), options.quiet);
+    let contender = Contender { name: scenario.router.policy.clone(), scenario };
+    let comparison = options
+        .on_threads(|| compare(&[contender], &mut Traces::default(), options.check, &|| bar.inc(1)))?
+        .map_err(CliError::input)?;
+    bar.finish_and_clear();
+    if let Some(out) = &arguments.out {
+        results::write(out, &comparison, &|folder| loaded.resolved_text(&[], folder))?;
+    }
+    let shown = if options.json {
+        json::summary(&comparison).map_err(|error| CliError::Write(error.to_string()))?
+    } else {
+        text::single(&comparison)
+    };
+    print(&shown)?;
+    if let Some(out) = arguments.out.as_ref().filter(|_| !options.quiet) {
+        say(&format!("results and plots are in {}", out.display()));
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,123 @@
+//! `tailcast verify`: the model against recordings of the real thing.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use flate2::read::MultiGzDecoder;
+use serde_json::Value;
+
+use super::{CliError, print};
+use crate::verify::schedule::{self, Difference};
+
+/// Hold the model against recordings of the real thing
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Verify {
+    Schedule(ScheduleArguments),
+}
+
+/// Rebuild recordings of vLLM's scheduler and compare every field of every line
+#[derive(Debug, clap::Args)]
+pub(super) struct ScheduleArguments {
+    /// Recordings of the golden format (.jsonl, .jsonl.gz), or folders of them
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Print the recording rebuilt from the header of a single file instead of comparing
+    #[arg(long)]
+    emit: bool,
+}
+
+pub(super) fn run(verify: &Verify) -> Result<ExitCode, CliError> {
+    match verify {
+        Verify::Schedule(arguments) => schedule(arguments),
+    }
+}
+
+fn schedule(arguments: &ScheduleArguments) -> Result<ExitCode, CliError> {
+    let files = recordings(&arguments.paths)?;
+    if arguments.emit {
+        return match files.as_slice() {
+            [file] => emit(file),
+            _ => {
+                Err(CliError::Input(format!("--emit rebuilds one recording, but {} are named", files.len())))
+            }
+        };
+    }
+    let (mut steps, mut differences) = (0, 0);
+    for file in &files {
+        let verdict = schedule::verify(open(file)?).map_err(|error| at(file, error))?;
+        steps += verdict.steps;
+        differences += verdict.differences;
+        let mut line =
+            format!("{}: {} steps, {} differences\n", file.display(), verdict.steps, verdict.differences);
+        if let Some(first) = &verdict.first {
+            line.push_str(&first_difference(file, first));
+        }
+        print(&line)?;
+    }
+    print(&format!("{} files, {steps} steps, {differences} differences\n", files.len()))?;
+    Ok(if differences == 0 && steps > 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn emit(file: &Path) -> Result<ExitCode, CliError> {
+    let mut header = String::new();
+    open(file)?.read_line(&mut header).map_err(|error| at(file, error))?;
+    let parsed = schedule::read_header(&header).map_err(|error| at(file, error))?;
+    let mut text = header.trim_end().to_string() + "\n";
+    for line in schedule::rebuild(&parsed) {
+        text.push_str(&line.to_string());
+        text.push('\n');
+    }
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn first_difference(file: &Path, first: &Difference) -> String {
+    let shown = |value: &Option<Value>| value.as_ref().map_or("nothing".into(), Value::to_string);
+    format!(
+        "  first difference in {}, step {}, field {}\n    expected {}\n    got      {}\n",
+        file.display(),
+        first.step,
+        first.field,
+        shown(&first.expected),
+        shown(&first.got)
+    )
+}
+
+fn at(file: &Path, error: impl std::fmt::Display) -> CliError {
+    CliError::Input(format!("{}: {error}", file.display()))
+}
+
+/// The files among `paths`, and those of the right ending in folders among them, in order of name.
+fn recordings(paths: &[PathBuf]) -> Result<Vec<PathBuf>, CliError> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let mut inside = Vec::new();
+        for entry in path.read_dir().map_err(|error| at(path, error))? {
+            let file = entry.map_err(|error| at(path, error))?.path();
+            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name.ends_with(".jsonl") || name.ends_with(".jsonl.gz") {
+                inside.push(file);
+            }
+        }
+        if inside.is_empty() {
+            return Err(at(path, "no .jsonl or .jsonl.gz file is in this folder"));
+        }
+        inside.sort();
+        files.extend(inside);
+    }
+    Ok(files)
+}
+
+fn open(path: &Path) -> Result<BufReader<Box<dyn Read>>, CliError> {
+    let file = File::open(path).map_err(|error| at(path, error))?;
+    let mut reader = BufReader::new(file);
+    let gzipped = reader.fill_buf().map_err(|error| at(path, error))?.starts_with(&[0x1f, 0x8b]);
+    let bytes: Box<dyn Read> = if gzipped { Box::new(MultiGzDecoder::new(reader)) } else { Box::new(reader) };
+    Ok(BufReader::new(bytes))
+}

@@ -1,0 +1,93 @@
+//! Which plots a comparison gets: the distributions, the tails, and every contender's replicas over time.
+
+use super::plots::{
+    Curve, Plot, PlotError, ReplicaLine, TailBar, latency_cdf, replicas_over_time, tail_bars,
+};
+use crate::request::Outcome;
+use crate::study::compare::{Comparison, Ranked};
+use crate::time::Span;
+
+/// All plots, of the first repetition but for the tail bars, which are means over repetitions.
+///
+/// # Errors
+/// If one cannot be drawn.
+pub fn of(comparison: &Comparison) -> Result<Vec<Plot>, PlotError> {
+    let titled = |what: &str| match comparison.title.as_str() {
+        "" => what.to_string(),
+        title => format!("{what}: {title}"),
+    };
+    let mut plots = vec![
+        latency_cdf(
+            "ttft-cdf",
+            &titled("Time to first token"),
+            "time to first token",
+            &curves(comparison, Outcome::ttft),
+        )?,
+        latency_cdf(
+            "e2e-cdf",
+            &titled("End-to-end latency"),
+            "E2E latency",
+            &curves(comparison, Outcome::e2e),
+        )?,
+        tail_bars(
+            "e2e-tail",
+            &titled("Tail of the end-to-end latency"),
+            "end-to-end latency",
+            &bars(comparison),
+        )?,
+    ];
+    for ranked in &comparison.ranking {
+        let name = format!("replicas-{}", file_name(&ranked.name));
+        let title = titled(&format!("Replicas under {}", ranked.name));
+        plots.push(replicas_over_time(&name, &title, &lines(ranked))?);
+    }
+    Ok(plots)
+}
+
+fn curves(comparison: &Comparison, of: fn(&Outcome) -> Option<Span>) -> Vec<Curve> {
+    let curve = |ranked: &Ranked| {
+        let whole = ranked.outcomes.iter().filter(|outcome| outcome.finish.is_complete());
+        let mut values: Vec<Span> = whole.filter_map(of).collect();
+        values.sort_unstable();
+        Curve {
+            label: ranked.name.clone(),
+            lost: (ranked.outcomes.len() - values.len()) as u64,
+            values_ms: values.into_iter().map(Span::as_ms).collect(),
+        }
+    };
+    comparison.ranking.iter().map(curve).collect()
+}
+
+fn bars(comparison: &Comparison) -> Vec<TailBar> {
+    let bar = |ranked: &Ranked| {
+        let mean = |of: fn(&crate::metrics::RunSummary) -> Option<f64>| {
+            let values: Option<Vec<f64>> = ranked.repetitions.iter().map(of).collect();
+            values.map(|values| values.iter().sum::<f64>() / values.len() as f64)
+        };
+        TailBar {
+            label: ranked.name.clone(),
+            p50_ms: mean(|summary| summary.e2e.p50_ms),
+            p90_ms: mean(|summary| summary.e2e.p90_ms),
+            p99_ms: ranked.e2e_p99_ms,
+            p99_interval_ms: ranked.e2e_p99_interval.map(|interval| (interval.low, interval.high)),
+        }
+    };
+    comparison.ranking.iter().map(bar).collect()
+}
+
+fn lines(ranked: &Ranked) -> Vec<ReplicaLine> {
+    let replicas = ranked.repetitions.first().map_or(&[][..], |summary| &summary.replicas);
+    let line = |(number, replica): (usize, &crate::metrics::ReplicaSummary)| ReplicaLine {
+        label: format!("replica {number}"),
+        interval_s: replica.timeline_interval_s,
+        points: replica.timeline.clone(),
+        kv_blocks_usable: replica.kv_blocks_usable,
+    };
+    replicas.iter().enumerate().map(line).collect()
+}
+
+/// A contender's name as part of a file name: letters, digits and dashes.
+fn file_name(name: &str) -> String {
+    let dashed = name.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+    dashed.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
+}

@@ -1,0 +1,10 @@
+//! Showing: results to bytes. One format, one file.
+//!
+//! Knows how a comparison is written. Does not know how it came about, nor where the bytes go.
+
+pub mod csv;
+pub mod figures;
+pub mod json;
+pub mod plots;
+pub mod table;
+pub mod text;

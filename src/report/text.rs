@@ -1,0 +1,232 @@
+//! A comparison as text for a terminal: where the fleet stands, the ranking, what is real of it.
+
+use super::table::{Table, number, number_or_dash, percent};
+use crate::metrics::{Quantiles, RunSummary};
+use crate::study::compare::{Comparison, Ranked, Standing};
+use crate::study::statistics::Interval;
+
+/// The whole comparison.
+pub fn comparison(comparison: &Comparison) -> String {
+    let mut text = opening(comparison);
+    text.push('\n');
+    text.push_str(&latencies(comparison));
+    text.push('\n');
+    text.push_str(&rates(comparison));
+    text.push('\n');
+    text.push_str(&verdict(comparison));
+    text
+}
+
+/// One scenario alone: the same tables, and one of its replicas instead of a verdict.
+pub fn single(comparison: &Comparison) -> String {
+    let mut text = opening(comparison);
+    text.push('\n');
+    text.push_str(&latencies(comparison));
+    text.push('\n');
+    text.push_str(&rates(comparison));
+    text.push('\n');
+    text.push_str(&replicas(&comparison.ranking[0].repetitions[0]));
+    text.push('\n');
+    text.push_str(&intervals_of_one(comparison));
+    text
+}
+
+fn opening(comparison: &Comparison) -> String {
+    let mut text = String::new();
+    if !comparison.title.is_empty() {
+        text.push_str(&comparison.title);
+        text.push('\n');
+    }
+    text.push_str(&standing(&comparison.standing));
+    for remark in &comparison.standing.remarks {
+        text.push_str(&format!("- {remark}\n"));
+    }
+    for mark in &comparison.marks {
+        text.push_str(&format!("- outside the calibrated region: {mark}\n"));
+    }
+    for note in &comparison.notes {
+        text.push_str(&format!("- trace: {note}\n"));
+    }
+    text
+}
+
+fn standing(standing: &Standing) -> String {
+    let replicas = match standing.replicas {
+        1 => "1 replica".to_string(),
+        count => format!("{count} replicas"),
+    };
+    let load = match (standing.saturation_requests_per_s, standing.load) {
+        (Some(saturation), Some(load)) => {
+            format!(", {} % of the {} at which the fleet saturates", number(load * 100.0), number(saturation))
+        }
+        _ => String::new(),
+    };
+    format!(
+        "{replicas}; {} requests/s offered{load}; median batch {}; KV cache {} % used\n",
+        number(standing.offered_requests_per_s),
+        standing.median_batch,
+        percent(standing.kv_cache_usage)
+    )
+}
+
+/// Mean over repetitions; none where any has none.
+fn mean(repetitions: &[RunSummary], of: impl Fn(&RunSummary) -> Option<f64>) -> Option<f64> {
+    let values: Option<Vec<f64>> = repetitions.iter().map(of).collect();
+    values.map(|values| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+fn latencies(comparison: &Comparison) -> String {
+    let head = [
+        "group",
+        "name",
+        "E2E ms mean",
+        "P50",
+        "P90",
+        "P99",
+        "TTFT ms mean",
+        "P50",
+        "P90",
+        "P99",
+        "TPOT ms mean",
+        "P50",
+        "P90",
+        "P99",
+    ];
+    let mut table = Table::new(&head, 2);
+    for ranked in &comparison.ranking {
+        let mut cells = vec![ranked.group.to_string(), ranked.name.clone()];
+        for of in [|s: &RunSummary| s.e2e, |s: &RunSummary| s.ttft, |s: &RunSummary| s.tpot] {
+            let parts: [fn(&Quantiles) -> Option<f64>; 4] =
+                [|q| q.mean_ms, |q| q.p50_ms, |q| q.p90_ms, |q| q.p99_ms];
+            cells
+                .extend(parts.iter().map(|part| number_or_dash(mean(&ranked.repetitions, |s| part(&of(s))))));
+        }
+        table.row(cells);
+    }
+    table.render()
+}
+
+fn rates(comparison: &Comparison) -> String {
+    let head = [
+        "group",
+        "name",
+        "ranked by E2E P99 ms",
+        "requests/s",
+        "output tokens/s",
+        "good requests/s",
+        "good %",
+        "preemptions",
+        "prefix_cache_hit_rate %",
+        "rejected",
+        "unfinished",
+        "busy %",
+        "queue growth",
+    ];
+    let mut table = Table::new(&head, 2);
+    for ranked in &comparison.ranking {
+        let of = |part: fn(&RunSummary) -> f64| mean(&ranked.repetitions, |summary| Some(part(summary)));
+        table.row(vec![
+            ranked.group.to_string(),
+            ranked.name.clone(),
+            ranked.e2e_p99_ms.map_or("infinite".into(), number),
+            number_or_dash(of(|s| s.requests_per_s)),
+            number_or_dash(of(|s| s.output_tokens_per_s)),
+            number_or_dash(of(|s| s.goodput_requests_per_s)),
+            number_or_dash(of(|s| s.goodput_share * 100.0)),
+            number_or_dash(of(|s| s.preemptions as f64)),
+            number_or_dash(of(|s| s.prefix_cache_hit_rate * 100.0)),
+            number_or_dash(of(|s| s.rejected as f64)),
+            number_or_dash(of(|s| s.unfinished as f64)),
+            number_or_dash(of(|s| s.busy_share * 100.0)),
+            number_or_dash(of(|s| s.queue_growth)),
+        ]);
+    }
+    table.render()
+}
+
+fn interval(interval: &Interval) -> String {
+    format!("{} ms ({} to {})", number(interval.mean), number(interval.low), number(interval.high))
+}
+
+/// Which differences are real: a bare ranking is never shown.
+fn verdict(comparison: &Comparison) -> String {
+    let mut text =
+        format!("Which differences in E2E P99 are real, at 95 %, over {}:\n", comparison.population);
+    if comparison.repeat == 1 {
+        text.push_str("- none can be told from chance: set repeat = 5 or more");
+        text.push_str(" (and resample for a trace)\n");
+        return text;
+    }
+    let groups = comparison.ranking.last().map_or(0, |last| last.group);
+    for group in 1..=groups {
+        let members: Vec<&Ranked> =
+            comparison.ranking.iter().filter(|ranked| ranked.group == group).collect();
+        let names: Vec<&str> = members.iter().map(|ranked| ranked.name.as_str()).collect();
+        let first = members[0];
+        let tied = if members.len() > 1 { " (cannot be told apart)" } else { "" };
+        let own = first.e2e_p99_interval.as_ref().map_or(String::new(), |own| format!(": {}", interval(own)));
+        text.push_str(&format!("- group {group}: {}{tied}{own}\n", names.join(", ")));
+        if group > 1 {
+            let behind = first
+                .behind_group
+                .as_ref()
+                .map_or(" infinitely".into(), |by| format!(" by {}", interval(by)));
+            text.push_str(&format!("  {} is behind group {}{behind}\n", first.name, group - 1));
+        }
+    }
+    for ranked in &comparison.ranking {
+        for (objective, met) in &ranked.objectives {
+            let verb = if *met { "meets" } else { "misses" };
+            text.push_str(&format!("- {} {verb} {objective}\n", ranked.name));
+        }
+    }
+    text
+}
+
+fn intervals_of_one(comparison: &Comparison) -> String {
+    let ranked = &comparison.ranking[0];
+    let mut text = match &ranked.e2e_p99_interval {
+        Some(own) => format!("E2E P99 at 95 %, over {}: {}\n", comparison.population, interval(own)),
+        None => format!("E2E P99 has no interval ({})\n", comparison.population),
+    };
+    for (objective, met) in &ranked.objectives {
+        text.push_str(&format!("{objective}: {}\n", if *met { "met" } else { "missed" }));
+    }
+    text
+}
+
+/// Above this many replicas a table of them says nothing.
+const MOST_ROWS: usize = 32;
+
+fn replicas(summary: &RunSummary) -> String {
+    let head = [
+        "replica",
+        "kind",
+        "requests",
+        "busy %",
+        "median batch",
+        "KV mean %",
+        "KV max %",
+        "preemptions",
+        "prefix_cache_hit_rate %",
+    ];
+    let mut table = Table::new(&head, 2);
+    for (number, replica) in summary.replicas.iter().enumerate().take(MOST_ROWS) {
+        table.row(vec![
+            number.to_string(),
+            replica.kind.clone(),
+            replica.requests.to_string(),
+            percent(replica.busy_share),
+            replica.median_batch.to_string(),
+            percent(replica.kv_cache_usage),
+            percent(replica.kv_cache_usage_max),
+            replica.preemptions.to_string(),
+            percent(replica.prefix_cache_hit_rate),
+        ]);
+    }
+    let mut text = table.render();
+    if summary.replicas.len() > MOST_ROWS {
+        text.push_str(&format!("... and {} more\n", summary.replicas.len() - MOST_ROWS));
+    }
+    text
+}

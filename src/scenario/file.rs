@@ -1,0 +1,430 @@
+//! A scenario as written: the keys of the TOML file, their defaults, and nothing resolved.
+//!
+//! Unknown keys are refused. Docs of the fields are what `tailcast schema` shows.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A tailcast scenario: a workload, a fleet, a router, and how long to look.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScenarioFile {
+    /// What this scenario shows, in a few words.
+    #[serde(default)]
+    pub title: String,
+    /// All randomness follows from this number.
+    #[serde(default = "one")]
+    pub seed: u64,
+    /// Independent repetitions of what is drawn.
+    #[serde(default = "one_u32")]
+    pub repeat: u32,
+    /// What differs between repetitions of a replayed trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resample: Option<ResampleFile>,
+    /// Requests sent in the first seconds are left out of the statistics, not out of the run.
+    #[serde(default)]
+    pub warmup_s: f64,
+    /// "drain": when the last request has ended; or seconds after the start.
+    #[serde(default)]
+    pub end: EndFile,
+    /// Policies that `compare` sets side by side; all, if neither these nor variants are given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<String>,
+    /// Where requests come from.
+    pub workload: WorkloadFile,
+    /// One table a kind of replica.
+    pub replicas: Vec<ReplicaFile>,
+    /// How requests are sent to replicas.
+    #[serde(default)]
+    pub router: RouterFile,
+    /// Delays between client, gateway and replica.
+    #[serde(default)]
+    pub network: NetworkFile,
+    /// Objectives.
+    #[serde(default)]
+    pub slo: SloFile,
+    /// What `compare` sets side by side beyond policies: a name, and keys that differ.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<serde_json::Map<String, serde_json::Value>>")]
+    pub variants: Vec<toml::Table>,
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn one_u32() -> u32 {
+    1
+}
+
+/// What differs between repetitions of a replayed trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ResampleFile {
+    /// Twenty stretches of equal length, drawn with replacement and joined: other hours of the same kind.
+    TimeBlocks,
+    /// Each request is moved by up to half the mean gap: the same hour, other coincidences.
+    Jitter,
+}
+
+/// When a run ends.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected \"drain\", or seconds after the start")]
+pub enum EndFile {
+    /// When the last request has ended.
+    Word(EndWord),
+    /// Seconds after the start.
+    Seconds(f64),
+}
+
+impl Default for EndFile {
+    fn default() -> Self {
+        EndFile::Word(EndWord::Drain)
+    }
+}
+
+/// Ends that have a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndWord {
+    /// When the last request has ended.
+    Drain,
+}
+
+/// Where requests come from: a trace, or parameters to draw from.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct WorkloadFile {
+    /// A trace file, relative to this scenario; `.gz` and `.zst` are read directly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
+    /// The trace's format, where its content does not tell (`tailcast list formats`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// Arrivals this many times as fast.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_scale: Option<f64>,
+    /// Only the first so many requests of the trace, or how many are drawn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests: Option<u32>,
+    /// When requests are sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arrivals: Option<ArrivalsFile>,
+    /// Prompt lengths, shared prefixes not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_tokens: Option<LengthsFile>,
+    /// Output lengths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_tokens: Option<LengthsFile>,
+    /// Prefixes that requests share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefixes: Option<PrefixesFile>,
+    /// Whether routers are told a predicted output length, and how good it is.
+    pub prediction: PredictionFile,
+}
+
+/// When requests are sent.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ArrivalsFile {
+    /// Gaps between arrivals.
+    #[serde(default)]
+    pub process: ProcessFile,
+    /// Mean arrivals a second.
+    pub rate_per_s: f64,
+    /// Standard deviation of the gaps over their mean; of `gamma` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cv: Option<f64>,
+}
+
+/// Gaps between arrivals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProcessFile {
+    /// Exponential.
+    #[default]
+    Poisson,
+    /// All equal.
+    Deterministic,
+    /// Gamma with a given coefficient of variation.
+    Gamma,
+}
+
+/// How long prompts or outputs are.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "distribution", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum LengthsFile {
+    /// All alike.
+    Fixed {
+        /// Their length.
+        tokens: u32,
+    },
+    /// All whole numbers from `min` to `max`, equally likely.
+    Uniform {
+        /// Least.
+        min: u32,
+        /// Most.
+        max: u32,
+    },
+    /// Log-normal, by mean and standard deviation of the tokens, cut to `min` and `max`.
+    Lognormal {
+        /// Mean tokens.
+        mean: f64,
+        /// Standard deviation in tokens.
+        std: f64,
+        /// Least, 1 unless given.
+        #[serde(default = "one_u32")]
+        min: u32,
+        /// Most.
+        max: u32,
+    },
+}
+
+/// Prefixes that requests share: system prompts, documents.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrefixesFile {
+    /// How many different ones.
+    pub groups: u32,
+    /// Tokens of each, on top of the prompt length.
+    pub tokens: u32,
+    /// Popularity falls as 1 / rank^exponent; 0 is uniform.
+    #[serde(default)]
+    pub zipf_exponent: f64,
+}
+
+/// What routers are told of output lengths.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PredictionFile {
+    /// The kind of predictor.
+    pub output_tokens: PredictorFile,
+    /// Spread of `lognormal`: the prediction is the truth times exp(sigma * Z).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sigma: Option<f64>,
+    /// The prediction is this many times too long; of `exact` and `lognormal`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bias: Option<f64>,
+}
+
+/// Kinds of predictors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PredictorFile {
+    /// Routers are told nothing.
+    #[default]
+    None,
+    /// The truth, times `bias`.
+    Exact,
+    /// The truth, times `bias`, with a log-normal error.
+    Lognormal,
+}
+
+/// One kind of replica, by vLLM's flags.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReplicaFile {
+    /// How many of this kind.
+    #[serde(default = "one_u32")]
+    pub count: u32,
+    /// A name of `tailcast list models`, or a Hugging Face id.
+    pub model: String,
+    /// A name of `tailcast list gpus`.
+    pub gpu: String,
+    /// The engine's version: 0.24 is the one modelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vllm_version: Option<String>,
+    /// GPUs of one replica.
+    #[serde(default = "one_u32")]
+    pub tensor_parallel_size: u32,
+    /// Share of the card's memory that the engine may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_memory_utilization: Option<f64>,
+    /// Longest sequence; the model's own limit unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_model_len: Option<u32>,
+    /// Token budget of a step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_num_batched_tokens: Option<u32>,
+    /// Longest running list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_num_seqs: Option<u32>,
+    /// Tokens of a KV block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_size: Option<u32>,
+    /// KV blocks, instead of what the card's memory allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_gpu_blocks_override: Option<u32>,
+    /// Whether blocks are kept for later requests with the same prefix.
+    #[serde(default = "yes")]
+    pub enable_prefix_caching: bool,
+    /// Whether a prompt may be computed over several steps.
+    #[serde(default = "yes")]
+    pub enable_chunked_prefill: bool,
+    /// Longest chunk of a prompt; 0 is no limit.
+    #[serde(default)]
+    pub long_prefill_token_threshold: u32,
+    /// Order of the waiting queue.
+    #[serde(default)]
+    pub scheduling_policy: SchedulingPolicyFile,
+    /// Whether a step is composed while the one before runs.
+    #[serde(default = "yes")]
+    pub async_scheduling: bool,
+    /// KV cache: "auto" is the model's own type.
+    #[serde(default)]
+    pub kv_cache_dtype: KvCacheDtypeFile,
+    /// Weights: "none" is the model's own type.
+    #[serde(default)]
+    pub quantization: QuantizationFile,
+    /// Without CUDA graphs.
+    #[serde(default)]
+    pub enforce_eager: bool,
+    /// Admission wants room for the whole known sequence.
+    #[serde(default = "yes")]
+    pub scheduler_reserve_full_isl: bool,
+    /// Share of the blocks that stay free after an admission beside running requests.
+    #[serde(default)]
+    pub watermark: f64,
+    /// How long a step takes.
+    #[serde(default)]
+    pub step_time: StepTimeFile,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Order of the waiting queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SchedulingPolicyFile {
+    /// First come, first served.
+    #[default]
+    Fcfs,
+    /// By the requests' priorities.
+    Priority,
+}
+
+/// KV cache types.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum KvCacheDtypeFile {
+    /// The model's own.
+    #[default]
+    Auto,
+    /// One byte an element.
+    Fp8,
+}
+
+/// Weight types.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum QuantizationFile {
+    /// The model's own.
+    #[default]
+    None,
+    /// One byte an element.
+    Fp8,
+}
+
+/// How long a step takes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "model", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum StepTimeFile {
+    /// From the catalogue's figures for the card and the model.
+    #[default]
+    Roofline,
+    /// base + per token + per token of context, and a host time.
+    Affine {
+        /// Of every step, microseconds.
+        base_us: f64,
+        /// Of each token computed, microseconds.
+        #[serde(default)]
+        per_token_us: f64,
+        /// Of each token of context, nanoseconds.
+        #[serde(default)]
+        per_context_token_ns: f64,
+        /// Host time of every step, microseconds.
+        #[serde(default)]
+        host_us: f64,
+    },
+}
+
+/// How requests are sent to replicas.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RouterFile {
+    /// A name of `tailcast list policies`.
+    pub policy: String,
+    /// Gateways, each with its own private view; clients take them in turn.
+    pub replicas: u32,
+    /// Between a decision and its effect on the counters, milliseconds.
+    pub decision_gap_ms: f64,
+    /// The policy's own parameters.
+    #[serde(skip_serializing_if = "toml::Table::is_empty")]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
+    pub parameters: toml::Table,
+    /// What it sees, and how late; the product's own unless given.
+    pub view: ViewFile,
+}
+
+impl Default for RouterFile {
+    fn default() -> Self {
+        RouterFile {
+            policy: "round-robin".into(),
+            replicas: 1,
+            decision_gap_ms: 0.0,
+            parameters: toml::Table::new(),
+            view: ViewFile::default(),
+        }
+    }
+}
+
+/// What a gateway sees, and how late.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ViewFile {
+    /// Gauges as of the decision. No product has this; the result is marked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fresh: Option<bool>,
+    /// Between two reads of the replicas' gauges, milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub poll_interval_ms: Option<f64>,
+}
+
+/// Delays, each in one direction, milliseconds.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct NetworkFile {
+    /// Client to gateway.
+    pub client_to_router_ms: f64,
+    /// Gateway to replica.
+    pub router_to_replica_ms: f64,
+    /// The replica's front end: HTTP and tokenising.
+    pub frontend_ms: f64,
+}
+
+/// Objectives.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SloFile {
+    /// Of each request, as `vllm bench serve --goodput` has it.
+    pub goodput: LimitsFile,
+    /// Of the run's 99th percentiles.
+    pub p99: LimitsFile,
+}
+
+/// Limits in milliseconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsFile {
+    /// On time to first token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttft_ms: Option<f64>,
+    /// On time per output token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tpot_ms: Option<f64>,
+    /// On end-to-end latency.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub e2e_ms: Option<f64>,
+}

@@ -1,0 +1,167 @@
+//! A scenario: from the file as written to the run as meant.
+//!
+//! Knows keys, defaults and what they mean together. Does not run anything.
+//!
+//! - [`file`]: the keys as written
+//! - [`resolve`]: the scenario as run, validated
+//! - [`overrides`]: `--set` and variants
+//! - [`error`]: mistakes, shown with their place
+
+use std::path::{Path, PathBuf};
+
+pub mod error;
+pub mod file;
+pub mod overrides;
+pub mod resolve;
+pub mod vllm_command;
+
+pub use error::ScenarioError;
+use file::ScenarioFile;
+pub use resolve::{ReplicaKind, Resample, RouterPlan, Scenario, Workload};
+
+/// A scenario file that has been read and understood, with the text it came from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// Its name, as errors show it.
+    name: String,
+    /// The folder that its paths are relative to.
+    folder: PathBuf,
+    text: String,
+    /// Its keys.
+    pub file: ScenarioFile,
+}
+
+impl Loaded {
+    /// Reads a scenario file and lays assignments (`--set`) over it.
+    ///
+    /// # Errors
+    /// If it cannot be read, is not TOML, or has a key or value that does not belong.
+    pub fn read(path: &Path, assignments: &[String]) -> Result<Loaded, ScenarioError> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            ScenarioError::of_file(&name, error.to_string())
+                .help("name a scenario file, such as scenarios/quickstart.toml")
+        })?;
+        let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
+        Loaded::from_text(&name, &folder, text, assignments)
+    }
+
+    /// The same from text; `folder` is what relative paths start from.
+    ///
+    /// # Errors
+    /// As [`Loaded::read`].
+    pub fn from_text(
+        name: &str,
+        folder: &Path,
+        mut text: String,
+        assignments: &[String],
+    ) -> Result<Loaded, ScenarioError> {
+        for assignment in assignments {
+            text = overrides::set(name, &text, assignment)?;
+        }
+        let file: ScenarioFile =
+            toml::from_str(&text).map_err(|error| ScenarioError::of_toml(name, &text, &error))?;
+        Ok(Loaded { name: name.into(), folder: folder.into(), text, file })
+    }
+
+    /// The scenario as run.
+    ///
+    /// # Errors
+    /// If its keys make no sense together, a name is unknown, or a replica cannot start.
+    pub fn resolve(&self) -> Result<Scenario, ScenarioError> {
+        resolve::resolve(&self.file, &self.folder).map_err(|fault| fault.locate(&self.name, &self.text))
+    }
+
+    /// The scenario with another policy.
+    ///
+    /// # Errors
+    /// As [`Loaded::resolve`].
+    pub fn with_policy(&self, policy: &str) -> Result<Scenario, ScenarioError> {
+        let mut file = self.file.clone();
+        // Parameters belong to the policy they were written for.
+        if policy != file.router.policy {
+            file.router.parameters = toml::Table::new();
+        }
+        file.router.policy = policy.into();
+        resolve::resolve(&file, &self.folder).map_err(|fault| fault.locate(&self.name, &self.text))
+    }
+
+    /// Names of the variants, in order.
+    ///
+    /// # Errors
+    /// If one has no name, or a name stands twice.
+    pub fn variant_names(&self) -> Result<Vec<String>, ScenarioError> {
+        let mut names: Vec<String> = Vec::new();
+        for (index, variant) in self.file.variants.iter().enumerate() {
+            let path = format!("variants.{index}");
+            let at = |message: &str| ScenarioError::at(&self.name, &self.text, &path, message);
+            match variant.get("name") {
+                Some(toml::Value::String(name)) if !name.is_empty() && !names.contains(name) => {
+                    names.push(name.clone())
+                }
+                Some(toml::Value::String(_)) => return Err(at("each variant has a name of its own")),
+                _ => return Err(at("a variant has a name").help("add name = \"...\"")),
+            }
+        }
+        Ok(names)
+    }
+
+    /// The scenario with the keys of variant number `index` laid over it.
+    ///
+    /// # Errors
+    /// As [`Loaded::resolve`].
+    pub fn with_variant(&self, index: usize) -> Result<Scenario, ScenarioError> {
+        let path = format!("variants.{index}");
+        let at = |message: &str| ScenarioError::at(&self.name, &self.text, &path, message);
+        let mut base: toml::Table =
+            self.text.parse().map_err(|error: toml::de::Error| at(error.message()))?;
+        base.remove("variants");
+        let mut over = self.file.variants[index].clone();
+        over.remove("name");
+        forget_parameters_of_another_policy(&mut base, &over);
+        overrides::merge(&mut base, &over);
+        let file: ScenarioFile = base
+            .try_into()
+            .map_err(|error: toml::de::Error| ScenarioError::of_toml(&self.name, "", &error).moved_to(at))?;
+        resolve::resolve(&file, &self.folder).map_err(|fault| fault.locate(&self.name, "").moved_to(at))
+    }
+
+    /// The scenario with all that was left open filled in, to be written into `folder`: it runs again to the
+    /// same bytes.
+    ///
+    /// # Errors
+    /// As [`Loaded::resolve`].
+    pub fn resolved_text(&self, policies: &[String], folder: &Path) -> Result<String, ScenarioError> {
+        let mut file = resolve::fill_in(&self.file).map_err(|fault| fault.locate(&self.name, &self.text))?;
+        if !policies.is_empty() {
+            file.policies = policies.to_vec();
+        }
+        if let Some(trace) = &mut file.workload.trace {
+            *trace = relative(&self.folder.join(&*trace), folder);
+        }
+        toml::to_string(&file).map_err(|error| ScenarioError::of_file(&self.name, error.to_string()))
+    }
+}
+
+/// Parameters belong to the policy they were written for: a variant with another policy starts without.
+fn forget_parameters_of_another_policy(base: &mut toml::Table, over: &toml::Table) {
+    let policy_of =
+        |table: &toml::Table| table.get("router").and_then(|router| router.get("policy")).cloned();
+    if policy_of(over).is_some_and(|policy| policy_of(base) != Some(policy))
+        && let Some(toml::Value::Table(router)) = base.get_mut("router")
+    {
+        router.remove("parameters");
+    }
+}
+
+/// `target` as seen from `folder`; absolute where there is no relative way.
+fn relative(target: &Path, folder: &Path) -> String {
+    let (Ok(target), Ok(folder)) = (target.canonicalize(), folder.canonicalize()) else {
+        return target.display().to_string();
+    };
+    let common = target.components().zip(folder.components()).take_while(|(a, b)| a == b).count();
+    let up = folder.components().skip(common).map(|_| PathBuf::from(".."));
+    let down = target.components().skip(common).map(|part| PathBuf::from(part.as_os_str()));
+    let way: PathBuf = up.chain(down).collect();
+    way.display().to_string()
+}

@@ -1,0 +1,16 @@
+//! Many runs, and what they say together.
+//!
+//! Knows repetitions, variants and their comparison. Does not know how results are shown.
+//!
+//! - [`mod@run`]: one scenario, one repetition
+//! - [`saturation`]: what the fleet can bear at most
+//! - [`mod@compare`]: several scenarios on the same requests
+//! - [`statistics`]: intervals over repetitions
+
+pub mod compare;
+pub mod run;
+pub mod saturation;
+pub mod statistics;
+
+pub use compare::{Comparison, compare};
+pub use run::{RunResult, StudyError, Traces};

@@ -1,0 +1,149 @@
+//! One scenario, one repetition: requests in, outcomes and a summary out.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::fleet::{Fleet, FleetConfig};
+use crate::metrics::{Collector, LaneStats, RunSummary};
+use crate::random::{Purpose, Seed};
+use crate::request::Outcome;
+use crate::router::{PolicyError, Router, policies};
+use crate::scenario::{Scenario, Workload};
+use crate::time::Time;
+use crate::trace::{self, Trace, TraceError};
+use crate::workload::replay::replay;
+use crate::workload::{Job, OpenLoop};
+
+/// Why a study cannot be made.
+#[derive(Debug, Error)]
+pub enum StudyError {
+    /// A trace cannot be read.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
+    /// A policy cannot be made.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// Nothing would be measured.
+    #[error("{0}")]
+    Empty(String),
+}
+
+type TraceKey = (PathBuf, Option<String>);
+
+/// Traces that have been read, so that each is read once.
+#[derive(Debug, Default)]
+pub struct Traces {
+    /// By file and by the format it was read as.
+    read: Vec<(TraceKey, Arc<Trace>)>,
+}
+
+impl Traces {
+    /// The trace of this workload; none if it is drawn.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn of(&mut self, workload: &Workload) -> Result<Option<Arc<Trace>>, StudyError> {
+        let Workload::Trace { path, format, .. } = workload else { return Ok(None) };
+        let key = (path.clone(), format.clone());
+        if let Some((_, trace)) = self.read.iter().find(|(read, _)| *read == key) {
+            return Ok(Some(trace.clone()));
+        }
+        let trace = Arc::new(trace::read(path, format.as_deref())?);
+        self.read.push((key, trace.clone()));
+        Ok(Some(trace))
+    }
+
+    /// What reading them passed over or put in order, in sentences.
+    pub fn notes(&self) -> Vec<String> {
+        self.read.iter().flat_map(|(_, trace)| trace.notes.lines()).collect()
+    }
+}
+
+/// The seed of one repetition.
+pub fn repetition_seed(scenario: &Scenario, repetition: u32) -> Seed {
+    scenario.seed.derive(Purpose::Repetition, u64::from(repetition))
+}
+
+/// The requests of one repetition, in order of sending.
+pub fn jobs(scenario: &Scenario, trace: Option<&Trace>, repetition: u32) -> Vec<Job> {
+    let seed = repetition_seed(scenario, repetition);
+    let mut jobs = match (&scenario.workload, trace) {
+        (Workload::Trace { rate_scale, requests, resample, .. }, Some(trace)) => {
+            let first = requests.map_or(trace.rows.len(), |requests| trace.rows.len().min(requests as usize));
+            replay(&trace.rows[..first], *rate_scale, *resample, seed)
+        }
+        (Workload::Drawn(drawn), _) => drawn.draw(seed),
+        (Workload::Trace { .. }, None) => Vec::new(),
+    };
+    scenario.predictor.predict(&mut jobs, seed);
+    jobs
+}
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct RunResult {
+    /// In numbers.
+    pub summary: RunSummary,
+    /// What became of each request, in order of sending.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// Runs a scenario once on the given requests. `check` watches the laws while it runs.
+///
+/// # Errors
+/// If the policy cannot be made.
+pub fn run(
+    scenario: &Scenario,
+    jobs: &Arc<[Job]>,
+    repetition: u32,
+    check: bool,
+) -> Result<RunResult, StudyError> {
+    let seed = repetition_seed(scenario, repetition);
+    let router = &scenario.router;
+    let routers: Vec<Box<dyn Router>> = (0..router.gateways)
+        .map(|gateway| policies::build(&router.policy, &router.parameters, seed, u64::from(gateway)))
+        .collect::<Result<_, _>>()?;
+    let config = FleetConfig {
+        freshness: router.freshness,
+        decision_gap: router.decision_gap,
+        network: scenario.network,
+        end: scenario.end,
+        seed,
+        check,
+    };
+    let kinds: Vec<_> =
+        scenario.replicas.iter().flat_map(|kind| (0..kind.count).map(move |_| kind)).collect();
+    let replicas = kinds.iter().map(|kind| (kind.facts.clone(), LaneStats::default())).collect();
+    let mut collector = Collector::new(Time::ZERO + scenario.warmup, scenario.goodput);
+    let fleet = Fleet::new(config, replicas, routers);
+    let ended = fleet.run(&mut OpenLoop::new(jobs.clone()), &mut |outcome| collector.add(outcome));
+    let lanes: Vec<_> = kinds
+        .iter()
+        .zip(&ended.observers)
+        .zip(&ended.replicas)
+        .map(|((kind, observer), replica)| (kind.name.clone(), observer, replica.signals()))
+        .collect();
+    let summary = collector.summarise(&lanes, ended.at);
+    let outcomes = collector.into_outcomes();
+    if check {
+        check_conservation(&outcomes, jobs, &summary);
+    }
+    Ok(RunResult { summary, outcomes })
+}
+
+/// Law 1: every request that was sent has exactly one outcome, and the kinds of outcomes add up.
+fn check_conservation(outcomes: &[Outcome], jobs: &[Job], summary: &RunSummary) {
+    assert!(
+        outcomes.windows(2).all(|pair| pair[0].attempt < pair[1].attempt),
+        "law 1: a request has two outcomes"
+    );
+    let kinds = summary.completed + summary.rejected + summary.aborted + summary.unfinished;
+    assert_eq!(summary.offered, kinds, "law 1: offered = completed + rejected + aborted + unfinished");
+    assert!(outcomes.len() <= jobs.len(), "law 1: more outcomes than requests");
+    for outcome in outcomes.iter().filter(|outcome| outcome.finish.is_complete()) {
+        let wanted = jobs[outcome.attempt.request.0 as usize].request.output_tokens;
+        assert!(outcome.output_tokens() <= wanted, "law 1: more tokens came out than were asked for");
+    }
+}

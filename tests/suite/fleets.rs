@@ -1,0 +1,279 @@
+//! Laws 1, 3, 4, 6 and 7 of whole fleets: random replicas, networks, gateways and every policy.
+
+use std::sync::{Arc, Mutex};
+
+use proptest::prelude::*;
+use tailcast::fleet::{End, Fleet, FleetConfig, Network};
+use tailcast::metrics::LaneStats;
+use tailcast::observe::Silence;
+use tailcast::random::Seed;
+use tailcast::replica::{EngineConfig, SchedulingPolicy};
+use tailcast::request::{Arrival, Finish, Outcome};
+use tailcast::router::{
+    Decision, Facts, Feedback, Freshness, Glance, POLICIES, Router, Server, Sight, policies,
+};
+use tailcast::step_time::affine::Affine;
+use tailcast::time::{Span, Time};
+use tailcast::workload::drawn::{ArrivalProcess, Drawn, Lengths, Prefixes};
+use tailcast::workload::predictor::Predictor;
+use tailcast::workload::{Job, OpenLoop, Source};
+
+fn facts(blocks: u32) -> Facts {
+    Facts {
+        engine: EngineConfig {
+            block_size: 16,
+            num_gpu_blocks: blocks,
+            max_num_batched_tokens: 256,
+            max_num_seqs: 16,
+            max_model_len: 600,
+            enable_prefix_caching: true,
+            enable_chunked_prefill: true,
+            long_prefill_token_threshold: 0,
+            scheduler_reserve_full_isl: true,
+            watermark_blocks: 0,
+            scheduling_policy: SchedulingPolicy::Fcfs,
+            async_scheduling: true,
+            speculation: None,
+            kv_load_delay_steps: 0,
+            empty_step_sleep: Span::from_ms(1),
+        },
+        step_time: Arc::new(Affine {
+            base: Span::from_ms(5),
+            per_token: Span::from_us(30),
+            per_context_token: Span::from_ns(25),
+            host: Span::from_us(600),
+        }),
+    }
+}
+
+fn jobs(seed: u64, requests: u32, rate_per_s: f64) -> Vec<Job> {
+    let mut jobs = Drawn {
+        requests,
+        rate_per_s,
+        process: ArrivalProcess::Gamma { cv: 2.0 },
+        prompt_tokens: Lengths::LogNormal { mean: 120.0, std: 120.0, min: 1, max: 900 },
+        output_tokens: Lengths::LogNormal { mean: 30.0, std: 40.0, min: 1, max: 300 },
+        prefixes: Some(Prefixes { groups: 5, tokens: 64, zipf_exponent: 1.0 }),
+    }
+    .draw(Seed(seed));
+    Predictor::LogNormal { bias: 1.0, sigma: 0.4 }.predict(&mut jobs, Seed(seed));
+    jobs
+}
+
+#[derive(Clone, Debug)]
+struct Setting {
+    seed: u64,
+    servers: usize,
+    gateways: u64,
+    blocks: u32,
+    requests: u32,
+    rate_per_s: f64,
+    config: FleetConfig,
+}
+
+fn setting() -> impl Strategy<Value = Setting> {
+    let sizes = (any::<u64>(), 1usize..6, 1u64..4, 40u32..200, 1u32..120, 1.0f64..200.0);
+    let delays = (0u64..3_000, 0u64..3_000, 0u64..8_000, prop_oneof![Just(0u64), 0u64..2_000]);
+    let views = prop_oneof![Just(None), (1u64..400).prop_map(Some)];
+    let ends = prop_oneof![4 => Just(None), 1 => (1u64..2_000).prop_map(Some)];
+    (sizes, delays, views, ends).prop_map(
+        |((seed, servers, gateways, blocks, requests, rate_per_s), delays, view, end)| Setting {
+            seed,
+            servers,
+            gateways,
+            blocks,
+            requests,
+            rate_per_s,
+            config: FleetConfig {
+                freshness: view
+                    .map_or(Freshness::Fresh, |ms| Freshness::Polled { interval: Span::from_ms(ms) }),
+                decision_gap: Span::from_us(delays.3),
+                network: Network {
+                    client_to_router: Span::from_us(delays.0),
+                    router_to_replica: Span::from_us(delays.1),
+                    frontend: Span::from_us(delays.2),
+                },
+                end: end.map_or(End::Drain, |ms| End::At(Time::ZERO + Span::from_ms(ms))),
+                seed: Seed(seed),
+                check: true,
+            },
+        },
+    )
+}
+
+fn routers(policy: &str, setting: &Setting) -> Vec<Box<dyn Router>> {
+    let build = |gateway| policies::build(policy, &toml::Table::new(), Seed(setting.seed), gateway).unwrap();
+    (0..setting.gateways).map(build).collect()
+}
+
+fn run(setting: &Setting, routers: Vec<Box<dyn Router>>, source: &mut dyn Source) -> Vec<Outcome> {
+    let replicas = (0..setting.servers).map(|_| (facts(setting.blocks), Silence)).collect();
+    let mut outcomes = Vec::new();
+    Fleet::new(setting.config, replicas, routers).run(source, &mut |outcome| outcomes.push(outcome));
+    outcomes.sort_by_key(|outcome| outcome.attempt);
+    outcomes
+}
+
+fn run_policy(setting: &Setting, policy: &str, jobs: &[Job]) -> Vec<Outcome> {
+    run(setting, routers(policy, setting), &mut OpenLoop::new(jobs.into()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    /// Law 1: what was sent has one outcome each; nothing is lost, whatever the policy and the delays. Laws 2,
+    /// 3 and 4 are asserted inside while it runs.
+    #[test]
+    fn every_request_has_one_outcome(setting in setting()) {
+        let jobs = jobs(setting.seed, setting.requests, setting.rate_per_s);
+        for policy in POLICIES {
+            let outcomes = run_policy(&setting, policy.name, &jobs);
+            let sent_in_time = |job: &&Job| match setting.config.end {
+                End::Drain => true,
+                End::At(end) => job.sent + setting.config.network.client_to_router < end,
+            };
+            prop_assert_eq!(outcomes.len(), jobs.iter().filter(sent_in_time).count(), "{}", policy.name);
+            for (outcome, job) in outcomes.iter().zip(&jobs) {
+                prop_assert_eq!(outcome.attempt.request, job.request.id);
+                let limit = facts(40).engine.max_model_len;
+                match outcome.finish {
+                    Finish::TooLong => prop_assert!(job.request.prompt_tokens >= limit),
+                    Finish::Unfinished => prop_assert!(setting.config.end != End::Drain),
+                    Finish::Stop | Finish::Length => {
+                        let due = job.request.output_tokens.min(limit - job.request.prompt_tokens);
+                        prop_assert_eq!(outcome.output_tokens(), due);
+                        prop_assert!(outcome.ttft() <= outcome.e2e());
+                    }
+                    other => prop_assert!(false, "{:?}", other),
+                }
+            }
+        }
+    }
+
+    /// Law 6: true output lengths of this request and later ones change no decision up to this one.
+    #[test]
+    fn no_policy_sees_the_hidden_truth(setting in setting(), from in 0usize..60, longer in 1u32..200) {
+        let jobs = jobs(setting.seed, setting.requests, setting.rate_per_s);
+        let mut changed = jobs.clone();
+        let from = from.min(jobs.len() - 1);
+        for job in &mut changed[from..] {
+            job.request.output_tokens += longer;
+        }
+        for policy in POLICIES {
+            let (a, b) = (run_policy(&setting, policy.name, &jobs), run_policy(&setting, policy.name, &changed));
+            for (a, b) in a.iter().zip(&b).take(from + 1) {
+                // A decision may have been made and not have taken effect when the run ended.
+                prop_assert_eq!(a.replica, b.replica, "{}: request {}", policy.name, a.attempt.request.0);
+            }
+        }
+    }
+
+    /// Law 7: the same again is the same, and who listens changes nothing.
+    #[test]
+    fn the_same_bits_again(setting in setting()) {
+        let jobs: Arc<[Job]> = jobs(setting.seed, setting.requests, setting.rate_per_s).into();
+        for policy in POLICIES {
+            let first = run_policy(&setting, policy.name, &jobs);
+            let replicas = (0..setting.servers).map(|_| (facts(setting.blocks), LaneStats::default())).collect();
+            let mut again = Vec::new();
+            let config = FleetConfig { check: false, ..setting.config };
+            Fleet::new(config, replicas, routers(policy.name, &setting))
+                .run(&mut OpenLoop::new(jobs.clone()), &mut |outcome| again.push(outcome));
+            again.sort_by_key(|outcome| outcome.attempt);
+            prop_assert_eq!(first, again);
+        }
+    }
+
+    /// A gateway that keeps requests until a replica is free: late binding goes through the same loop, and its
+    /// count of what is out there is exact at every decision.
+    #[test]
+    fn held_requests_wait_at_the_gateway(setting in setting(), slots in 1u32..4) {
+        let jobs = jobs(setting.seed, setting.requests, setting.rate_per_s);
+        let most = Arc::new(Mutex::new(0));
+        let gateways: Vec<Box<dyn Router>> = (0..setting.gateways)
+            .map(|_| Box::new(OneSlotEach { slots, most: most.clone() }) as Box<dyn Router>)
+            .collect();
+        let outcomes = run(&setting, gateways, &mut OpenLoop::new(jobs.clone().into()));
+        let lost = outcomes.iter().filter(|o| o.finish == Finish::Unfinished).count();
+        prop_assert!(setting.config.end != End::Drain || lost == 0);
+        // With a gap between decision and effect more may be decided than fits; without one, never.
+        if setting.config.decision_gap == Span::ZERO {
+            prop_assert!(*most.lock().unwrap() <= slots);
+        }
+    }
+
+    /// A closed loop: each user sends again when the last answer has reached him, so never more than the users
+    /// are under way.
+    #[test]
+    fn closed_loops_answer_to_ends(setting in setting(), users in 1u32..8) {
+        let jobs = jobs(setting.seed, setting.requests, setting.rate_per_s);
+        let config = FleetConfig { end: End::Drain, ..setting.config };
+        let setting = Setting { config, ..setting };
+        for policy in ["round-robin", "least-request", "least-kv"] {
+            let mut source = Users { jobs: jobs.clone(), sent: 0, ready: vec![Time::ZERO; users as usize] };
+            let outcomes = run(&setting, routers(policy, &setting), &mut source);
+            prop_assert_eq!(outcomes.len(), jobs.len());
+            for outcome in &outcomes {
+                let beside = outcomes.iter().filter(|o| o.sent <= outcome.sent && o.done_received > outcome.sent);
+                prop_assert!(beside.count() as u32 <= users, "{}", policy);
+            }
+        }
+    }
+}
+
+/// Sends to the first replica with a free slot, else keeps the request.
+struct OneSlotEach {
+    slots: u32,
+    most: Arc<Mutex<u32>>,
+}
+
+impl Router for OneSlotEach {
+    fn sight(&self) -> Sight {
+        Sight { responses: true, signals: false, holds: true }
+    }
+
+    fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
+        let glance = &*glance;
+        let free = (0..glance.servers()).find(|&server| glance.mine(server).in_flight < self.slots);
+        if let Some(server) = free {
+            let mut most = self.most.lock().unwrap();
+            *most = (*most).max(glance.mine(server).in_flight + 1);
+        }
+        free.map_or(Decision::Hold, Decision::Send)
+    }
+
+    fn committed(&mut self, _arrival: &Arrival, _server: Server, _at: Time) {}
+
+    fn heard(&mut self, _feedback: &Feedback) {}
+}
+
+/// Users who wait for an answer before they send again.
+struct Users {
+    jobs: Vec<Job>,
+    sent: usize,
+    ready: Vec<Time>,
+}
+
+impl Source for Users {
+    fn next(&mut self) -> Option<Job> {
+        let at = self.next_sent()?;
+        let user = self.ready.iter().position(|&ready| ready == at)?;
+        self.ready.swap_remove(user);
+        let mut job = self.jobs[self.sent].clone();
+        job.sent = at;
+        self.sent += 1;
+        Some(job)
+    }
+
+    fn next_sent(&self) -> Option<Time> {
+        if self.sent == self.jobs.len() { None } else { self.ready.iter().min().copied() }
+    }
+
+    fn finished(&mut self, outcome: &Outcome) {
+        self.ready.push(outcome.done_received);
+    }
+
+    fn is_closed_loop(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,133 @@
+//! Law 10: where queueing theory has a closed formula, the simulation lies within its interval of it.
+
+use std::sync::Arc;
+
+use rand::distr::Distribution;
+use rand_distr::{Exp1, Geometric};
+use tailcast::fleet::{End, Fleet, FleetConfig, Network};
+use tailcast::observe::Silence;
+use tailcast::random::{Purpose, Seed};
+use tailcast::replica::{EngineConfig, SchedulingPolicy};
+use tailcast::request::{Content, Request, RequestId};
+use tailcast::router::{Facts, Freshness, policies};
+use tailcast::step_time::affine::Affine;
+use tailcast::study::statistics::interval;
+use tailcast::time::{Span, Time};
+use tailcast::workload::{Job, OpenLoop};
+
+fn engine(max_num_seqs: u32) -> EngineConfig {
+    EngineConfig {
+        block_size: 16,
+        num_gpu_blocks: 1_000_000,
+        max_num_batched_tokens: 1 << 16,
+        max_num_seqs,
+        max_model_len: 1 << 16,
+        enable_prefix_caching: false,
+        enable_chunked_prefill: true,
+        long_prefill_token_threshold: 0,
+        scheduler_reserve_full_isl: true,
+        watermark_blocks: 0,
+        scheduling_policy: SchedulingPolicy::Fcfs,
+        async_scheduling: false,
+        speculation: None,
+        kv_load_delay_steps: 0,
+        empty_step_sleep: Span::ZERO,
+    }
+}
+
+fn poisson(requests: u32, rate_per_s: f64, seed: Seed, output_tokens: &mut dyn FnMut() -> u32) -> Vec<Job> {
+    let mut gaps = seed.stream(Purpose::Arrivals, 0);
+    let mut sent = Time::ZERO;
+    let job = |number| {
+        let gap: f64 = Exp1.sample(&mut gaps);
+        sent += Span::from_s_f64(gap / rate_per_s);
+        Job {
+            sent,
+            request: Request {
+                id: RequestId(number),
+                prompt_tokens: 1,
+                output_tokens: output_tokens(),
+                max_tokens: None,
+                priority: 0,
+                arrival_order: u64::from(number),
+                content: Content::default(),
+                remote_tokens: 0,
+            },
+            session: None,
+            predicted_output_tokens: None,
+        }
+    };
+    (0..requests).map(job).collect()
+}
+
+/// Mean time in the system in seconds of one replica, the first tenth left out.
+fn mean_time_s(engine: EngineConfig, step_time: Affine, jobs: Vec<Job>) -> f64 {
+    let config = FleetConfig {
+        freshness: Freshness::Fresh,
+        decision_gap: Span::ZERO,
+        network: Network::default(),
+        end: End::Drain,
+        seed: Seed(0),
+        check: false,
+    };
+    let router = policies::build("round-robin", &toml::Table::new(), Seed(0), 0).unwrap();
+    let replica = (Facts { engine, step_time: Arc::new(step_time) }, Silence);
+    let warmup = jobs.len() as u32 / 10;
+    let mut times_s = Vec::new();
+    Fleet::new(config, vec![replica], vec![router]).run(&mut OpenLoop::new(jobs.into()), &mut |outcome| {
+        if outcome.attempt.request.0 >= warmup {
+            times_s.push(outcome.e2e().unwrap().as_s());
+        }
+    });
+    times_s.iter().sum::<f64>() / times_s.len() as f64
+}
+
+/// One slot, one step of constant length for each request: M/D/1. Mean time = D + load * D / (2 (1 - load))
+/// (Pollaczek and Khinchine).
+#[test]
+fn one_slot_and_a_constant_step_is_m_d_1() {
+    let step_time = Affine {
+        base: Span::from_ms(10),
+        per_token: Span::ZERO,
+        per_context_token: Span::ZERO,
+        host: Span::ZERO,
+    };
+    for load in [0.5, 0.9] {
+        let repetition = |seed| {
+            let jobs = poisson(30_000, load / 0.010, Seed(seed), &mut || 1);
+            mean_time_s(engine(1), step_time, jobs)
+        };
+        let got = interval(&(0..12).map(repetition).collect::<Vec<f64>>()).unwrap();
+        let formula = 0.010 + load * 0.010 / (2.0 * (1.0 - load));
+        assert!(got.low <= formula && formula <= got.high, "load {load}: {formula} is not in {got:?}");
+        assert!((got.high - got.low) / formula < 0.15, "the interval says nothing: {got:?}");
+    }
+}
+
+/// A step as long as its batch is wide, any number of slots: each request gets an equal share of the replica.
+/// M/G/1 processor sharing: mean time = mean work / (1 - load), whatever the distribution of the work.
+#[test]
+fn a_step_in_proportion_to_its_batch_is_processor_sharing() {
+    let token = Span::from_us(100);
+    // The base is a thousandth of a token: a step needs some length of its own.
+    let step_time = Affine {
+        base: Span::from_ns(100),
+        per_token: token,
+        per_context_token: Span::ZERO,
+        host: Span::ZERO,
+    };
+    let mean_tokens = 300.0;
+    for load in [0.5, 0.7] {
+        let repetition = |seed| {
+            let mut lengths = Seed(seed).stream(Purpose::OutputTokens, 0);
+            let geometric = Geometric::new(1.0 / mean_tokens).unwrap();
+            let work_s = mean_tokens * token.as_s();
+            let mut draw = || 1 + geometric.sample(&mut lengths) as u32;
+            mean_time_s(engine(1 << 15), step_time, poisson(4_000, load / work_s, Seed(seed), &mut draw))
+        };
+        let got = interval(&(0..10).map(repetition).collect::<Vec<f64>>()).unwrap();
+        let formula = mean_tokens * token.as_s() / (1.0 - load);
+        assert!(got.low <= formula && formula <= got.high, "load {load}: {formula} is not in {got:?}");
+        assert!((got.high - got.low) / formula < 0.25, "the interval says nothing: {got:?}");
+    }
+}
