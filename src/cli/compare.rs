@@ -58,6 +58,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
 /// What is compared: the policies asked for and the variants; all policies where neither is named. Also
 /// returns the names of the policies, so that the resolved scenario compares the same again.
 fn contenders(loaded: &Loaded, asked: &[String]) -> Result<(Vec<Contender>, Vec<String>), CliError> {
+    // A mistake of the file is told with its place in it, before names are taken from it.
+    loaded.resolve().map_err(CliError::input)?;
     let variants = loaded.variant_names().map_err(CliError::input)?;
     let policies: Vec<String> = if !asked.is_empty() {
         asked.to_vec()

@@ -17,7 +17,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::inbox::Inbox;
-use super::scheduler::{EngineEvent, Scheduler, Step};
+use super::output::EngineEvent;
+use super::scheduler::Scheduler;
+use super::step::Step;
 use super::{EngineConfig, Input, Limit, Recorder};
 use crate::observe::{Observer, StepRun};
 use crate::request::{Ledger, RequestId};

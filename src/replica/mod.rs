@@ -5,6 +5,9 @@
 //!
 //! - [`config`]: what the engine is started with
 //! - [`scheduler`]: which requests get which tokens in a step
+//! - [`step`]: what a step holds, as plain data
+//! - `allocation`: which blocks that takes
+//! - [`output`]: what comes out of a step
 //! - `kv_cache`: which blocks they get, and what the prefix cache still holds
 //! - `sequence`: one request inside, and the queue it waits in
 //! - `literal`: when each step happens
@@ -17,17 +20,22 @@ use crate::signals::Signals;
 use crate::step_time::StepTime;
 use crate::time::Time;
 
+mod allocation;
 pub mod config;
 mod inbox;
 mod kv_cache;
 mod literal;
+pub mod output;
 pub mod scheduler;
 mod sequence;
+pub mod step;
 
 pub use config::{EngineConfig, SchedulingPolicy, Speculation};
 use inbox::Inbox;
 use literal::{Listeners, Literal};
-pub use scheduler::{EngineEvent, Scheduled, Scheduler, Step, Totals};
+pub use output::EngineEvent;
+pub use scheduler::Scheduler;
+pub use step::{Scheduled, Step, Totals};
 
 /// What can be sent to a replica.
 #[derive(Clone, Debug)]

@@ -8,128 +8,33 @@ use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
 
+use super::allocation::Need;
 use super::config::{EngineConfig, SchedulingPolicy};
 use super::kv_cache::{BlockId, KvCache};
 use super::sequence::{Sequence, Slot, State, WaitingQueue};
-use crate::request::{EngineOutcome, Finish, Ledger, Request, RequestId};
+use super::step::{Scheduled, Step, Totals};
+use crate::request::{Request, RequestId};
 use crate::time::Time;
-
-/// One request's part of a step.
-#[derive(Clone, Copy, Debug)]
-pub struct Scheduled {
-    pub(super) slot: Slot,
-    serial: u64,
-    /// Which request.
-    pub id: RequestId,
-    /// Tokens computed in this step, drafts included.
-    pub tokens: u32,
-    /// `num_computed_tokens` before this step.
-    pub before: u32,
-    /// Drafts verified in this step.
-    pub drafts: u32,
-    /// Tokens sampled: 0 in the middle of a prefill.
-    pub sampled: u32,
-    /// Tokens sampled by all earlier steps, those in flight included.
-    pub sampled_before: u32,
-    /// Admitted from the waiting queue in this step.
-    pub admitted: bool,
-    /// Length of its block table before this step; 0 if admitted.
-    pub blocks_before: u32,
-}
-
-/// What one `schedule()` call decided.
-#[derive(Clone, Debug, Default)]
-pub struct Step {
-    /// What was scheduled, in vLLM's order.
-    pub scheduled: Vec<Scheduled>,
-    /// Requests admitted for the first time.
-    pub new: Vec<RequestId>,
-    /// Requests admitted again after a preemption.
-    pub resumed: Vec<RequestId>,
-    /// Requests preempted, in order.
-    pub preempted: Vec<RequestId>,
-    /// Remote KV loads started, with their tokens.
-    pub loads_started: Vec<(RequestId, u32)>,
-    /// Tokens looked up and hit in the prefix cache, for new requests and for preempted ones.
-    pub cache_queries: [u64; 4],
-}
-
-impl Step {
-    fn clear(&mut self) {
-        self.scheduled.clear();
-        self.new.clear();
-        self.resumed.clear();
-        self.preempted.clear();
-        self.loads_started.clear();
-        self.cache_queries = [0; 4];
-    }
-}
-
-/// Totals since the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Totals {
-    /// Requests that lost their blocks, counted each time.
-    pub preemptions: u64,
-    /// Tokens scheduled.
-    pub scheduled_tokens: u64,
-    /// Tokens that came out.
-    pub output_tokens: u64,
-    /// Cache hits of first admissions, in tokens.
-    pub first_admission_hit_tokens: u64,
-    /// Cache hits of all admissions, in tokens.
-    pub all_admission_hit_tokens: u64,
-    /// Tokens looked up for requests never preempted.
-    pub cache_queries: u64,
-    /// Tokens hit for requests never preempted.
-    pub cache_hits: u64,
-}
-
-/// A token or an end that came out of a step.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EngineEvent {
-    /// A request's first token.
-    FirstToken {
-        /// Which request.
-        id: RequestId,
-        /// When.
-        at: Time,
-    },
-    /// A request ended.
-    Ended(EngineOutcome),
-}
-
-/// How an allocation is asked for.
-#[derive(Clone, Copy)]
-struct Need {
-    /// New tokens to compute.
-    tokens: u32,
-    /// Tokens that another server's KV supplies.
-    external: u32,
-    /// Ask for room for the whole known sequence.
-    admission: bool,
-    /// Blocks that others in the middle of a prefill still need.
-    reserved: u32,
-}
 
 /// The scheduler, the cache and all requests of one engine.
 #[derive(Clone, Debug)]
 pub struct Scheduler {
-    config: EngineConfig,
-    cache: KvCache,
-    sequences: Vec<Sequence>,
-    vacant: Vec<Slot>,
+    pub(super) config: EngineConfig,
+    pub(super) cache: KvCache,
+    pub(super) sequences: Vec<Sequence>,
+    pub(super) vacant: Vec<Slot>,
     /// Looked up by aborts, never walked.
-    slots: FxHashMap<RequestId, Slot>,
-    waiting: WaitingQueue,
+    pub(super) slots: FxHashMap<RequestId, Slot>,
+    pub(super) waiting: WaitingQueue,
     /// Waiting requests that cannot run for a reason other than capacity.
-    skipped: WaitingQueue,
-    running: Vec<Slot>,
+    pub(super) skipped: WaitingQueue,
+    pub(super) running: Vec<Slot>,
     /// Ends that the workers have not been told of: the next schedule() call tells them.
-    unflushed_ends: bool,
-    next_serial: u64,
-    totals: Totals,
-    hits: Vec<BlockId>,
-    passed_over: Vec<Slot>,
+    pub(super) unflushed_ends: bool,
+    pub(super) next_serial: u64,
+    pub(super) totals: Totals,
+    pub(super) hits: Vec<BlockId>,
+    pub(super) passed_over: Vec<Slot>,
 }
 
 impl Scheduler {
@@ -230,11 +135,11 @@ impl Scheduler {
         self.has_unfinished() || (self.config.async_scheduling && self.unflushed_ends)
     }
 
-    fn sequence(&self, slot: Slot) -> &Sequence {
+    pub(super) fn sequence(&self, slot: Slot) -> &Sequence {
         &self.sequences[slot as usize]
     }
 
-    fn sequence_mut(&mut self, slot: Slot) -> &mut Sequence {
+    pub(super) fn sequence_mut(&mut self, slot: Slot) -> &mut Sequence {
         &mut self.sequences[slot as usize]
     }
 
@@ -256,68 +161,6 @@ impl Scheduler {
         let earlier = self.slots.insert(id, slot);
         assert!(earlier.is_none(), "request {} was added while it was here", id.0);
         self.waiting.add(slot, &self.sequences[slot as usize]);
-    }
-
-    /// Ends a request whatever its state; its blocks are free at once. Returns whether it was here.
-    pub(super) fn abort(
-        &mut self,
-        id: RequestId,
-        now: Time,
-        ledger: &Ledger,
-        events: &mut Vec<EngineEvent>,
-    ) -> bool {
-        let Some(&slot) = self.slots.get(&id) else { return false };
-        let state = self.sequence(slot).state;
-        match state {
-            State::Running => self.running.retain(|&other| other != slot),
-            _ => self.remove_from_waiting(slot),
-        }
-        self.finish(slot, Finish::Aborted, now, ledger, events);
-        true
-    }
-
-    fn remove_from_waiting(&mut self, slot: Slot) {
-        let sequence = &self.sequences[slot as usize];
-        self.waiting.remove(slot, sequence);
-        self.skipped.remove(slot, sequence);
-    }
-
-    fn finish(
-        &mut self,
-        slot: Slot,
-        finish: Finish,
-        now: Time,
-        ledger: &Ledger,
-        events: &mut Vec<EngineEvent>,
-    ) {
-        let sequence = &mut self.sequences[slot as usize];
-        sequence.state = State::Finished;
-        let blocks = std::mem::take(&mut sequence.blocks);
-        let decode_parts =
-            sequence.first_token.map_or(Ledger::default(), |_| ledger.since(&sequence.ledger_at_first_token));
-        events.push(EngineEvent::Ended(EngineOutcome {
-            id: sequence.request.id,
-            queued: sequence.queued,
-            scheduled: sequence.scheduled,
-            first_token: sequence.first_token,
-            done: now,
-            output_tokens: sequence.output,
-            cached_tokens: sequence.cached_tokens,
-            preemptions: sequence.preemptions,
-            decode_parts,
-            finish,
-        }));
-        self.slots.remove(&sequence.request.id);
-        self.cache.release(&blocks);
-        self.vacant.push(slot);
-        self.unflushed_ends = true;
-    }
-
-    /// The load of a request's remote KV is done, if it is still waited for.
-    pub(super) fn load_finished(&mut self, id: RequestId) {
-        if let Some(&slot) = self.slots.get(&id) {
-            self.sequence_mut(slot).load_finished = true;
-        }
     }
 
     /// Composes the next step into `step`.
@@ -387,10 +230,6 @@ impl Scheduler {
         sequence.placeholders > 0
             && u64::from(sequence.computed) + 2
                 >= u64::from(prompt) + u64::from(max_tokens) + u64::from(sequence.placeholders)
-    }
-
-    fn max_tokens(&self, request: &Request) -> u32 {
-        request.max_tokens.unwrap_or(self.config.max_model_len.saturating_sub(request.prompt_tokens))
     }
 
     fn below_threshold(&self, tokens: u32) -> u32 {
@@ -545,106 +384,6 @@ impl Scheduler {
         true
     }
 
-    /// Finds the longest cached prefix into `hits` and counts the look-up; returns its tokens.
-    fn look_up(&mut self, slot: Slot, step: &mut Step) -> u32 {
-        if !self.config.enable_prefix_caching {
-            return 0;
-        }
-        let block_size = self.config.block_size;
-        let sequence = &mut self.sequences[slot as usize];
-        // The last token must be computed for its logits, so a fully cached prompt loses a whole block.
-        let most = (sequence.known() - 1) / block_size;
-        self.cache.look_up(sequence.keys_up_to(most, block_size), &mut self.hits);
-        if self.config.speculation.is_some_and(|speculation| speculation.eagle) {
-            self.hits.pop();
-        }
-        let hit_tokens = self.hits.len() as u32 * block_size;
-        let counters = if sequence.preemptions == 0 { 0 } else { 2 };
-        step.cache_queries[counters] += u64::from(sequence.known());
-        step.cache_queries[counters + 1] += u64::from(hit_tokens);
-        hit_tokens
-    }
-
-    /// Blocks that requests in the middle of a prefill or of a load still need for what they know.
-    fn blocks_still_needed(&self) -> u32 {
-        let in_prefill = self.running.iter().copied().filter(|&slot| {
-            let sequence = self.sequence(slot);
-            sequence.computed < sequence.known()
-        });
-        let loading = self.skipped.iter().chain(self.passed_over.iter().copied());
-        let loading = loading.filter(|&slot| self.sequence(slot).state == State::WaitingForRemoteKvs);
-        in_prefill
-            .chain(loading)
-            .map(|slot| {
-                let sequence = self.sequence(slot);
-                let whole = self.config.blocks_for(sequence.known().min(self.config.max_model_len));
-                whole.saturating_sub(sequence.blocks.len() as u32)
-            })
-            .sum()
-    }
-
-    /// vLLM's `allocate_slots`: blocks for `need` on top of what the request holds and of `self.hits`.
-    /// `false` changes nothing.
-    fn allocate(&mut self, slot: Slot, need: Need) -> bool {
-        let config = &self.config;
-        let sequence = &self.sequences[slot as usize];
-        let watermark = if need.admission && !self.running.is_empty() { config.watermark_blocks } else { 0 };
-        let held = (sequence.blocks.len() + self.hits.len()) as u32;
-        let evictable = self.cache.count_evictable(&self.hits);
-        let free = self.cache.free_count();
-        let fits = |total_tokens: u32, free: u32| {
-            let blocks = config.blocks_for(total_tokens.min(config.max_model_len)).saturating_sub(held);
-            blocks + evictable + watermark <= free
-        };
-        if need.admission && config.scheduler_reserve_full_isl && !fits(sequence.known(), free) {
-            return false;
-        }
-        let computed = sequence.computed + self.hits.len() as u32 * config.block_size + need.external;
-        let lookahead = match config.speculation {
-            Some(speculation) if speculation.eagle => speculation.num_speculative_tokens,
-            _ => 0,
-        };
-        let total = computed + need.tokens + lookahead;
-        if need.reserved > free || !fits(total, free - need.reserved) {
-            return false;
-        }
-        let wanted = config.blocks_for(total.min(config.max_model_len)).saturating_sub(held);
-        for &hit in &self.hits {
-            self.cache.touch(hit);
-        }
-        let hits = self.hits.len() as u32;
-        let sequence = &mut self.sequences[slot as usize];
-        sequence.blocks.extend_from_slice(&self.hits);
-        sequence.registered += hits;
-        for _ in 0..wanted {
-            sequence.blocks.push(self.cache.take());
-        }
-        if need.external == 0 {
-            let tokens = (computed + need.tokens).min(self.sequence(slot).known());
-            self.register(slot, tokens);
-        }
-        true
-    }
-
-    /// Puts the full blocks among the first `tokens` tokens into the prefix-cache table.
-    fn register(&mut self, slot: Slot, tokens: u32) {
-        if !self.config.enable_prefix_caching {
-            return;
-        }
-        let block_size = self.config.block_size;
-        let full = tokens / block_size;
-        let sequence = &mut self.sequences[slot as usize];
-        let from = sequence.registered;
-        if full <= from {
-            return;
-        }
-        sequence.keys_up_to(full, block_size);
-        for block in from..full {
-            self.cache.register(sequence.blocks[block as usize], sequence.keys[block as usize]);
-        }
-        sequence.registered = full;
-    }
-
     fn part(
         &self,
         slot: Slot,
@@ -696,92 +435,6 @@ impl Scheduler {
         let [queries, hits, ..] = step.cache_queries;
         self.totals.cache_queries += queries;
         self.totals.cache_hits += hits;
-    }
-
-    /// Takes in the output of a step at `now`: appends tokens, ends requests, frees their blocks.
-    /// `token` hears of every request that got tokens and had some before, with the time since the last.
-    pub(super) fn process(
-        &mut self,
-        step: &Step,
-        now: Time,
-        ledger: &Ledger,
-        events: &mut Vec<EngineEvent>,
-        mut token: impl FnMut(Time),
-    ) {
-        let mut ended_running = false;
-        for part in &step.scheduled {
-            let sequence = &mut self.sequences[part.slot as usize];
-            let gone = sequence.serial != part.serial || sequence.state == State::Finished;
-            if gone || part.sampled == 0 {
-                continue;
-            }
-            let was_running = sequence.state == State::Running;
-            let refused = part.drafts + 1 - part.sampled;
-            if sequence.computed > 0 {
-                sequence.computed -= refused;
-            }
-            if sequence.placeholders > 0 {
-                sequence.placeholders -= refused;
-            }
-            let finish = self.append(part.slot, part.sampled);
-            let sequence = &mut self.sequences[part.slot as usize];
-            if sequence.first_token.is_none() {
-                sequence.first_token = Some(now);
-                sequence.ledger_at_first_token = *ledger;
-                events.push(EngineEvent::FirstToken { id: part.id, at: now });
-            } else {
-                token(sequence.last_token);
-            }
-            sequence.last_token = now;
-            if self.config.async_scheduling && was_running {
-                let sequence = self.sequence(part.slot);
-                let certain = sequence.computed.saturating_sub(sequence.placeholders);
-                self.register(part.slot, certain.min(sequence.known()));
-            }
-            match finish {
-                Some(finish) => {
-                    if was_running {
-                        ended_running = true;
-                    } else {
-                        self.remove_from_waiting(part.slot);
-                    }
-                    self.finish(part.slot, finish, now, ledger, events);
-                }
-                None if !self.config.async_scheduling => {
-                    let drafts = self.config.speculation.map_or(0, |s| s.num_speculative_tokens);
-                    self.sequence_mut(part.slot).drafts = drafts;
-                }
-                None => {}
-            }
-        }
-        if ended_running {
-            let sequences = &self.sequences;
-            self.running.retain(|&slot| sequences[slot as usize].state == State::Running);
-        }
-    }
-
-    /// Appends up to `sampled` tokens one by one; what follows a stop is dropped.
-    fn append(&mut self, slot: Slot, sampled: u32) -> Option<Finish> {
-        let max_tokens = self.max_tokens(&self.sequence(slot).request);
-        let max_model_len = self.config.max_model_len;
-        let asynchronous = self.config.async_scheduling;
-        let sequence = &mut self.sequences[slot as usize];
-        for _ in 0..sampled {
-            sequence.output += 1;
-            self.totals.output_tokens += 1;
-            if asynchronous {
-                sequence.placeholders -= 1;
-            }
-            let by_length = sequence.known() >= max_model_len || sequence.output >= max_tokens;
-            let by_stop_token = sequence.output >= sequence.request.output_tokens;
-            if by_stop_token && max_tokens > sequence.request.output_tokens {
-                return Some(Finish::Stop);
-            }
-            if by_length {
-                return Some(Finish::Length);
-            }
-        }
-        None
     }
 
     /// Laws 2 and 5 as far as they show between steps.

@@ -1,8 +1,10 @@
 //! All integration tests, in one binary.
 
+mod cli;
 mod fleets;
 mod golden;
 mod laws;
 mod queues;
 mod random_engine;
 mod shared;
+mod tidy;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 ///
 /// # Panics
 /// If it is absent while `TAILCAST_REQUIRE_SHARED=1`.
+#[expect(clippy::disallowed_methods, reason = "what is at hand is told by the environment")]
 #[expect(clippy::print_stderr, reason = "a skipped test must say so")]
 pub(crate) fn shared(part: &str) -> Option<PathBuf> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared").join(part);

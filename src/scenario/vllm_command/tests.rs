@@ -1,3 +1,5 @@
+//! Command lines as people write them, and as they get them wrong.
+
 use proptest::prelude::*;
 use toml::Value;
 

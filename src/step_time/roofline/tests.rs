@@ -1,3 +1,5 @@
+//! Laws of the roofline, and its figures against published ones.
+
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;

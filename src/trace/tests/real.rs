@@ -10,6 +10,7 @@ fn shared(name: &str) -> Option<Trace> {
 }
 
 /// Where the shared trace `name` lies, or a message that it is not here.
+#[expect(clippy::disallowed_methods, reason = "what is at hand is told by the environment")]
 #[expect(clippy::print_stderr, reason = "a skipped test must say so")]
 fn shared_path(name: &str) -> Option<PathBuf> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/traces").join(name);

@@ -11,13 +11,16 @@ use std::collections::VecDeque;
 
 use rand::RngExt;
 
+mod lane;
+
+use lane::{Lane, Look};
+
 use crate::agenda::{Agenda, Kind};
 use crate::observe::Observer;
 use crate::random::{Purpose, Seed};
-use crate::replica::{EngineEvent, Input, Limit, Replica};
+use crate::replica::{EngineEvent, Input, Replica};
 use crate::request::{Arrival, Attempt, EngineOutcome, Finish, Outcome, Request, RequestId};
-use crate::router::{Decision, Facts, Feedback, Freshness, Glance, Mine, Router, Server, Sight, View};
-use crate::signals::Glimpse;
+use crate::router::{Decision, Facts, Feedback, Freshness, Router, Server, Sight, View};
 use crate::time::{Span, Time};
 use crate::workload::Source;
 
@@ -56,18 +59,6 @@ pub struct FleetConfig {
     pub seed: Seed,
     /// Watches laws 2, 3 and 5 while it runs; slow.
     pub check: bool,
-}
-
-struct Lane<O> {
-    replica: Replica,
-    observer: O,
-    facts: Facts,
-}
-
-impl<O: Observer> Lane<O> {
-    fn advance(&mut self, until: Time) {
-        self.replica.advance(Limit::Time(until), &mut self.observer);
-    }
 }
 
 struct Gateway {
@@ -112,41 +103,6 @@ pub struct Ended<O> {
     pub replicas: Vec<Replica>,
     /// When the last thing happened.
     pub at: Time,
-}
-
-/// A gateway's look at the lanes.
-struct Look<'a, O> {
-    now: Time,
-    lanes: &'a mut [Lane<O>],
-    view: &'a View,
-}
-
-impl<O: Observer> Glance for Look<'_, O> {
-    fn now(&self) -> Time {
-        self.now
-    }
-
-    fn servers(&self) -> usize {
-        self.lanes.len()
-    }
-
-    fn facts(&self, server: Server) -> &Facts {
-        &self.lanes[server].facts
-    }
-
-    fn signals(&mut self, server: Server) -> Glimpse {
-        match self.view.freshness() {
-            Freshness::Polled { .. } => self.view.report(server),
-            Freshness::Fresh => {
-                self.lanes[server].advance(self.now);
-                Glimpse { signals: self.lanes[server].replica.signals(), taken_at: self.now }
-            }
-        }
-    }
-
-    fn mine(&self, server: Server) -> Mine {
-        self.view.mine(server)
-    }
 }
 
 impl<O: Observer> Fleet<O> {

@@ -1,0 +1,123 @@
+//! KV-cache slots for requests: look-up, allocation and registration, as vLLM's `KVCacheManager` does them.
+//!
+//! Knows what a request needs and what the cache holds. Does not know the order in which requests ask.
+//! After `vllm/v1/core/kv_cache_manager.py`.
+
+use super::scheduler::Scheduler;
+use super::sequence::{Slot, State};
+use super::step::Step;
+
+/// How an allocation is asked for.
+#[derive(Clone, Copy)]
+pub(super) struct Need {
+    /// New tokens to compute.
+    pub(super) tokens: u32,
+    /// Tokens that another server's KV supplies.
+    pub(super) external: u32,
+    /// Ask for room for the whole known sequence.
+    pub(super) admission: bool,
+    /// Blocks that others in the middle of a prefill still need.
+    pub(super) reserved: u32,
+}
+
+impl Scheduler {
+    /// Finds the longest cached prefix into `hits` and counts the look-up; returns its tokens.
+    pub(super) fn look_up(&mut self, slot: Slot, step: &mut Step) -> u32 {
+        if !self.config.enable_prefix_caching {
+            return 0;
+        }
+        let block_size = self.config.block_size;
+        let sequence = &mut self.sequences[slot as usize];
+        // The last token must be computed for its logits, so a fully cached prompt loses a whole block.
+        let most = (sequence.known() - 1) / block_size;
+        self.cache.look_up(sequence.keys_up_to(most, block_size), &mut self.hits);
+        if self.config.speculation.is_some_and(|speculation| speculation.eagle) {
+            self.hits.pop();
+        }
+        let hit_tokens = self.hits.len() as u32 * block_size;
+        let counters = if sequence.preemptions == 0 { 0 } else { 2 };
+        step.cache_queries[counters] += u64::from(sequence.known());
+        step.cache_queries[counters + 1] += u64::from(hit_tokens);
+        hit_tokens
+    }
+
+    /// Blocks that requests in the middle of a prefill or of a load still need for what they know.
+    pub(super) fn blocks_still_needed(&self) -> u32 {
+        let in_prefill = self.running.iter().copied().filter(|&slot| {
+            let sequence = self.sequence(slot);
+            sequence.computed < sequence.known()
+        });
+        let loading = self.skipped.iter().chain(self.passed_over.iter().copied());
+        let loading = loading.filter(|&slot| self.sequence(slot).state == State::WaitingForRemoteKvs);
+        in_prefill
+            .chain(loading)
+            .map(|slot| {
+                let sequence = self.sequence(slot);
+                let whole = self.config.blocks_for(sequence.known().min(self.config.max_model_len));
+                whole.saturating_sub(sequence.blocks.len() as u32)
+            })
+            .sum()
+    }
+
+    /// vLLM's `allocate_slots`: blocks for `need` on top of what the request holds and of `self.hits`.
+    /// `false` changes nothing.
+    pub(super) fn allocate(&mut self, slot: Slot, need: Need) -> bool {
+        let config = &self.config;
+        let sequence = &self.sequences[slot as usize];
+        let watermark = if need.admission && !self.running.is_empty() { config.watermark_blocks } else { 0 };
+        let held = (sequence.blocks.len() + self.hits.len()) as u32;
+        let evictable = self.cache.count_evictable(&self.hits);
+        let free = self.cache.free_count();
+        let fits = |total_tokens: u32, free: u32| {
+            let blocks = config.blocks_for(total_tokens.min(config.max_model_len)).saturating_sub(held);
+            blocks + evictable + watermark <= free
+        };
+        if need.admission && config.scheduler_reserve_full_isl && !fits(sequence.known(), free) {
+            return false;
+        }
+        let computed = sequence.computed + self.hits.len() as u32 * config.block_size + need.external;
+        let lookahead = match config.speculation {
+            Some(speculation) if speculation.eagle => speculation.num_speculative_tokens,
+            _ => 0,
+        };
+        let total = computed + need.tokens + lookahead;
+        if need.reserved > free || !fits(total, free - need.reserved) {
+            return false;
+        }
+        let wanted = config.blocks_for(total.min(config.max_model_len)).saturating_sub(held);
+        for &hit in &self.hits {
+            self.cache.touch(hit);
+        }
+        let hits = self.hits.len() as u32;
+        let sequence = &mut self.sequences[slot as usize];
+        sequence.blocks.extend_from_slice(&self.hits);
+        sequence.registered += hits;
+        for _ in 0..wanted {
+            sequence.blocks.push(self.cache.take());
+        }
+        if need.external == 0 {
+            let tokens = (computed + need.tokens).min(self.sequence(slot).known());
+            self.register(slot, tokens);
+        }
+        true
+    }
+
+    /// Puts the full blocks among the first `tokens` tokens into the prefix-cache table.
+    pub(super) fn register(&mut self, slot: Slot, tokens: u32) {
+        if !self.config.enable_prefix_caching {
+            return;
+        }
+        let block_size = self.config.block_size;
+        let full = tokens / block_size;
+        let sequence = &mut self.sequences[slot as usize];
+        let from = sequence.registered;
+        if full <= from {
+            return;
+        }
+        sequence.keys_up_to(full, block_size);
+        for block in from..full {
+            self.cache.register(sequence.blocks[block as usize], sequence.keys[block as usize]);
+        }
+        sequence.registered = full;
+    }
+}

@@ -1,0 +1,177 @@
+//! What comes out of steps: tokens are appended, requests end and give their blocks back.
+//!
+//! After `update_from_output` of `vllm/v1/core/sched/scheduler.py` and `async_scheduler.py`.
+
+use super::scheduler::Scheduler;
+use super::sequence::{Slot, State};
+use super::step::Step;
+use crate::request::{EngineOutcome, Finish, Ledger, Request, RequestId};
+use crate::time::Time;
+
+/// A token or an end that came out of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EngineEvent {
+    /// A request's first token.
+    FirstToken {
+        /// Which request.
+        id: RequestId,
+        /// When.
+        at: Time,
+    },
+    /// A request ended.
+    Ended(EngineOutcome),
+}
+
+impl Scheduler {
+    /// Takes in the output of a step at `now`: appends tokens, ends requests, frees their blocks.
+    /// `token` hears of every request that got tokens and had some before, with the time since the last.
+    pub(super) fn process(
+        &mut self,
+        step: &Step,
+        now: Time,
+        ledger: &Ledger,
+        events: &mut Vec<EngineEvent>,
+        mut token: impl FnMut(Time),
+    ) {
+        let mut ended_running = false;
+        for part in &step.scheduled {
+            let sequence = &mut self.sequences[part.slot as usize];
+            let gone = sequence.serial != part.serial || sequence.state == State::Finished;
+            if gone || part.sampled == 0 {
+                continue;
+            }
+            let was_running = sequence.state == State::Running;
+            let refused = part.drafts + 1 - part.sampled;
+            if sequence.computed > 0 {
+                sequence.computed -= refused;
+            }
+            if sequence.placeholders > 0 {
+                sequence.placeholders -= refused;
+            }
+            let finish = self.append(part.slot, part.sampled);
+            let sequence = &mut self.sequences[part.slot as usize];
+            if sequence.first_token.is_none() {
+                sequence.first_token = Some(now);
+                sequence.ledger_at_first_token = *ledger;
+                events.push(EngineEvent::FirstToken { id: part.id, at: now });
+            } else {
+                token(sequence.last_token);
+            }
+            sequence.last_token = now;
+            if self.config.async_scheduling && was_running {
+                let sequence = self.sequence(part.slot);
+                let certain = sequence.computed.saturating_sub(sequence.placeholders);
+                self.register(part.slot, certain.min(sequence.known()));
+            }
+            match finish {
+                Some(finish) => {
+                    if was_running {
+                        ended_running = true;
+                    } else {
+                        self.remove_from_waiting(part.slot);
+                    }
+                    self.finish(part.slot, finish, now, ledger, events);
+                }
+                None if !self.config.async_scheduling => {
+                    let drafts = self.config.speculation.map_or(0, |s| s.num_speculative_tokens);
+                    self.sequence_mut(part.slot).drafts = drafts;
+                }
+                None => {}
+            }
+        }
+        if ended_running {
+            let sequences = &self.sequences;
+            self.running.retain(|&slot| sequences[slot as usize].state == State::Running);
+        }
+    }
+
+    /// Appends up to `sampled` tokens one by one; what follows a stop is dropped.
+    pub(super) fn append(&mut self, slot: Slot, sampled: u32) -> Option<Finish> {
+        let max_tokens = self.max_tokens(&self.sequence(slot).request);
+        let max_model_len = self.config.max_model_len;
+        let asynchronous = self.config.async_scheduling;
+        let sequence = &mut self.sequences[slot as usize];
+        for _ in 0..sampled {
+            sequence.output += 1;
+            self.totals.output_tokens += 1;
+            if asynchronous {
+                sequence.placeholders -= 1;
+            }
+            let by_length = sequence.known() >= max_model_len || sequence.output >= max_tokens;
+            let by_stop_token = sequence.output >= sequence.request.output_tokens;
+            if by_stop_token && max_tokens > sequence.request.output_tokens {
+                return Some(Finish::Stop);
+            }
+            if by_length {
+                return Some(Finish::Length);
+            }
+        }
+        None
+    }
+
+    pub(super) fn max_tokens(&self, request: &Request) -> u32 {
+        request.max_tokens.unwrap_or(self.config.max_model_len.saturating_sub(request.prompt_tokens))
+    }
+
+    /// Ends a request whatever its state; its blocks are free at once. Returns whether it was here.
+    pub(super) fn abort(
+        &mut self,
+        id: RequestId,
+        now: Time,
+        ledger: &Ledger,
+        events: &mut Vec<EngineEvent>,
+    ) -> bool {
+        let Some(&slot) = self.slots.get(&id) else { return false };
+        let state = self.sequence(slot).state;
+        match state {
+            State::Running => self.running.retain(|&other| other != slot),
+            _ => self.remove_from_waiting(slot),
+        }
+        self.finish(slot, Finish::Aborted, now, ledger, events);
+        true
+    }
+
+    /// The load of a request's remote KV is done, if it is still waited for.
+    pub(super) fn load_finished(&mut self, id: RequestId) {
+        if let Some(&slot) = self.slots.get(&id) {
+            self.sequence_mut(slot).load_finished = true;
+        }
+    }
+
+    pub(super) fn remove_from_waiting(&mut self, slot: Slot) {
+        let sequence = &self.sequences[slot as usize];
+        self.waiting.remove(slot, sequence);
+        self.skipped.remove(slot, sequence);
+    }
+
+    pub(super) fn finish(
+        &mut self,
+        slot: Slot,
+        finish: Finish,
+        now: Time,
+        ledger: &Ledger,
+        events: &mut Vec<EngineEvent>,
+    ) {
+        let sequence = &mut self.sequences[slot as usize];
+        sequence.state = State::Finished;
+        let blocks = std::mem::take(&mut sequence.blocks);
+        let decode_parts =
+            sequence.first_token.map_or(Ledger::default(), |_| ledger.since(&sequence.ledger_at_first_token));
+        events.push(EngineEvent::Ended(EngineOutcome {
+            id: sequence.request.id,
+            queued: sequence.queued,
+            scheduled: sequence.scheduled,
+            first_token: sequence.first_token,
+            done: now,
+            output_tokens: sequence.output,
+            cached_tokens: sequence.cached_tokens,
+            preemptions: sequence.preemptions,
+            decode_parts,
+            finish,
+        }));
+        self.slots.remove(&sequence.request.id);
+        self.cache.release(&blocks);
+        self.vacant.push(slot);
+        self.unflushed_ends = true;
+    }
+}

@@ -1,0 +1,248 @@
+//! From keys to meaning: validates a scenario file and fills in what it leaves open.
+//!
+//! After this nothing can fail but reading a trace: every number is in its range, every name is known, and
+//! every replica can start.
+
+use std::path::{Path, PathBuf};
+
+use super::error::ScenarioError;
+use super::file::{EndFile, EndWord, LimitsFile, ScenarioFile};
+use crate::fleet::{End, Network};
+use crate::hardware::memory::KvCapacity;
+use crate::metrics::Objectives;
+use crate::random::Seed;
+use crate::router::{Facts, Freshness};
+use crate::time::{Span, Time};
+use crate::workload::drawn::Drawn;
+use crate::workload::predictor::Predictor;
+
+mod replicas;
+mod router;
+mod workload;
+
+pub(super) use replicas::fill_in;
+
+/// A scenario as run.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// What it shows.
+    pub title: String,
+    /// All randomness follows from it.
+    pub seed: Seed,
+    /// Independent repetitions.
+    pub repeat: u32,
+    /// Requests sent before are left out of the statistics.
+    pub warmup: Span,
+    /// When a run ends.
+    pub end: End,
+    /// Where requests come from.
+    pub workload: Workload,
+    /// What routers are told of output lengths.
+    pub predictor: Predictor,
+    /// Kinds of replicas, in the file's order.
+    pub replicas: Vec<ReplicaKind>,
+    /// How requests are sent to them.
+    pub router: RouterPlan,
+    /// Delays.
+    pub network: Network,
+    /// Limits of a good request.
+    pub goodput: Objectives,
+    /// Limits of the run's 99th percentiles.
+    pub p99: Objectives,
+    /// Why figures are less certain than usual.
+    pub marks: Vec<String>,
+}
+
+/// Where requests come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Workload {
+    /// Drawn from parameters.
+    Drawn(Drawn),
+    /// Replayed from a trace.
+    Trace {
+        /// The file.
+        path: PathBuf,
+        /// Its format, where given.
+        format: Option<String>,
+        /// Arrivals this many times as fast.
+        rate_scale: f64,
+        /// Only the first so many.
+        requests: Option<u32>,
+        /// What differs between repetitions.
+        resample: Option<Resample>,
+    },
+}
+
+/// What differs between repetitions of a trace.
+pub use crate::workload::replay::Resample;
+
+/// Replicas that are alike.
+#[derive(Clone, Debug)]
+pub struct ReplicaKind {
+    /// For people: "Llama-3.1-8B on h100-sxm".
+    pub name: String,
+    /// How many.
+    pub count: u32,
+    /// Their flags and their price list.
+    pub facts: Facts,
+    /// Where their memory goes.
+    pub capacity: Option<KvCapacity>,
+}
+
+/// The router as run.
+#[derive(Clone, Debug)]
+pub struct RouterPlan {
+    /// The policy's name.
+    pub policy: String,
+    /// Its parameters.
+    pub parameters: toml::Table,
+    /// Gateways.
+    pub gateways: u32,
+    /// How old the gauges are.
+    pub freshness: Freshness,
+    /// Between a decision and its effect.
+    pub decision_gap: Span,
+}
+
+/// A mistake at a key.
+#[derive(Clone, Debug)]
+pub(in crate::scenario) struct Fault {
+    path: String,
+    message: String,
+    help: Option<String>,
+}
+
+impl Fault {
+    pub(super) fn locate(self, file: &str, text: &str) -> ScenarioError {
+        let error = ScenarioError::at(file, text, &self.path, self.message);
+        match self.help {
+            Some(help) => error.help(help),
+            None => error,
+        }
+    }
+
+    fn help(mut self, help: impl Into<String>) -> Fault {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+fn fault(path: impl Into<String>, message: impl Into<String>) -> Fault {
+    Fault { path: path.into(), message: message.into(), help: None }
+}
+
+fn positive(path: &str, value: f64) -> Result<f64, Fault> {
+    if value.is_finite() && value > 0.0 {
+        Ok(value)
+    } else {
+        Err(fault(path, format!("expected a number above 0, got {value}")))
+    }
+}
+
+fn not_negative(path: &str, value: f64) -> Result<f64, Fault> {
+    if value.is_finite() && value >= 0.0 {
+        Ok(value)
+    } else {
+        Err(fault(path, format!("expected 0 or a number above it, got {value}")))
+    }
+}
+
+fn at_least_one(path: &str, value: u32) -> Result<u32, Fault> {
+    if value >= 1 { Ok(value) } else { Err(fault(path, "expected a whole number of at least 1, got 0")) }
+}
+
+fn span_ms(path: &str, ms: f64) -> Result<Span, Fault> {
+    not_negative(path, ms).map(Span::from_ms_f64)
+}
+
+/// Longest time that a scenario may name: a hundred days, well inside what a clock of picoseconds holds.
+const LONGEST_S: f64 = 100.0 * 86_400.0;
+
+fn within_clock(path: &str, seconds: f64) -> Result<f64, Fault> {
+    if seconds <= LONGEST_S {
+        Ok(seconds)
+    } else {
+        Err(fault(path, format!("expected at most {LONGEST_S} s, got {seconds}")))
+    }
+}
+
+pub(in crate::scenario) fn resolve(file: &ScenarioFile, folder: &Path) -> Result<Scenario, Fault> {
+    let workload = workload::workload(file, folder)?;
+    check_repetitions(file, &workload)?;
+    let warmup_s = within_clock("warmup_s", not_negative("warmup_s", file.warmup_s)?)?;
+    let end = match file.end {
+        EndFile::Word(EndWord::Drain) => End::Drain,
+        EndFile::Seconds(seconds) => {
+            let seconds = within_clock("end", positive("end", seconds)?)?;
+            if warmup_s >= seconds {
+                return Err(fault(
+                    "warmup_s",
+                    format!("the warm-up ({warmup_s} s) does not end before the run ({seconds} s)"),
+                ));
+            }
+            End::At(Time::ZERO + Span::from_s_f64(seconds))
+        }
+    };
+    if file.replicas.is_empty() {
+        return Err(fault("replicas", "there is no [[replicas]] table").help("add one with model and gpu"));
+    }
+    let mut marks = Vec::new();
+    let mut kinds = Vec::new();
+    for (index, kind) in file.replicas.iter().enumerate() {
+        kinds.push(replicas::replica_kind(index, kind, &mut marks)?);
+    }
+    let most = 100_000;
+    if kinds.iter().map(|kind| u64::from(kind.count)).sum::<u64>() > most {
+        return Err(fault("replicas.0.count", format!("expected at most {most} replicas in all")));
+    }
+    let router = router::router(file, &mut marks)?;
+    let network = &file.network;
+    marks.dedup();
+    Ok(Scenario {
+        title: file.title.clone(),
+        seed: Seed(file.seed),
+        repeat: file.repeat,
+        warmup: Span::from_s_f64(warmup_s),
+        end,
+        workload,
+        predictor: workload::predictor(file)?,
+        replicas: kinds,
+        router,
+        network: Network {
+            client_to_router: span_ms("network.client_to_router_ms", network.client_to_router_ms)?,
+            router_to_replica: span_ms("network.router_to_replica_ms", network.router_to_replica_ms)?,
+            frontend: span_ms("network.frontend_ms", network.frontend_ms)?,
+        },
+        goodput: limits("slo.goodput", &file.slo.goodput)?,
+        p99: limits("slo.p99", &file.slo.p99)?,
+        marks,
+    })
+}
+
+fn check_repetitions(file: &ScenarioFile, workload: &Workload) -> Result<(), Fault> {
+    at_least_one("repeat", file.repeat)?;
+    let is_trace = matches!(workload, Workload::Trace { .. });
+    match (is_trace, file.resample) {
+        (true, None) if file.repeat > 1 => Err(fault(
+            "repeat",
+            "a replayed trace draws nothing by itself, so repetitions would all be the same",
+        )
+        .help("say what varies: resample = \"time-blocks\" or \"jitter\"")),
+        (false, Some(_)) => {
+            Err(fault("resample", "a drawn workload varies by itself; resample is for traces")
+                .help("leave it out"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn limits(path: &str, limits: &LimitsFile) -> Result<Objectives, Fault> {
+    let limit = |key: &str, value: Option<f64>| {
+        value.map(|ms| positive(&format!("{path}.{key}"), ms).map(Span::from_ms_f64)).transpose()
+    };
+    Ok(Objectives {
+        ttft: limit("ttft_ms", limits.ttft_ms)?,
+        tpot: limit("tpot_ms", limits.tpot_ms)?,
+        e2e: limit("e2e_ms", limits.e2e_ms)?,
+    })
+}
