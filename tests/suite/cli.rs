@@ -187,7 +187,7 @@ fn the_command_line_is_checked_too() {
         (&["compare", "scenario.toml", "--policies", "random,random"], "named twice"),
         (&["run", "scenario.toml", "--set", "workload"], "no `=`"),
         (&["run", "scenario.toml", "--threads", "0"], "--threads"),
-        (&["init", "--vllm", "vllm serve m --max-num-seq 3", "--gpu", "h100-sxm"], "--max-num-seqs"),
+        (&["init", "--vllm", "vllm serve m --max-num-sqs 3", "--gpu", "h100-sxm"], "--max-num-seqs"),
     ];
     for (arguments, answer) in cases {
         let output = tailcast(arguments, folder.path());
