@@ -174,13 +174,13 @@ impl Literal {
             } else if !self.in_flight.is_empty() {
                 self.waits = true;
             } else {
-                match (inbox.next_at(), until) {
-                    (Some(at), Limit::Time(limit)) if at < limit => {
-                        self.account(at.max(self.clock), StepKind::Empty);
-                        self.clock = self.clock.max(at);
-                    }
-                    _ => return,
-                }
+                let next = inbox.next_at().filter(|&at| match until {
+                    Limit::Time(limit) => at < limit,
+                    Limit::Step(_) => true,
+                });
+                let Some(at) = next else { return };
+                self.account(at.max(self.clock), StepKind::Empty);
+                self.clock = self.clock.max(at);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The scheduler of one engine: vLLM 0.24's V1 `Scheduler`, step by step.
 //!
 //! Knows requests, queues, the token budget and the KV cache. Does not know time: the loop that calls
-//! [`Scheduler::schedule`] and [`Scheduler::process`] does. It visits every sequence at every step, which is
+//! `schedule` and `process` does. It visits every sequence at every step, which is
 //! slow and obviously right. After `vllm/v1/core/sched/scheduler.py` and `async_scheduler.py`.
 
 use std::collections::VecDeque;

@@ -14,31 +14,28 @@ use crate::time::Span;
 pub fn of(comparison: &Comparison) -> Result<Vec<Plot>, PlotError> {
     let titled = |what: &str| match comparison.title.as_str() {
         "" => what.to_string(),
-        title => format!("{what}: {title}"),
+        title => format!("{title} \u{2013} {what}"),
+    };
+    let one_of = match comparison.repeat {
+        1 => String::new(),
+        repeat => format!(" (first of {repeat} repetitions)"),
+    };
+    let cdf = |name: &str, what: &str, of: fn(&Outcome) -> Option<Span>| {
+        latency_cdf(name, &titled(&format!("{what}{one_of}")), what, &curves(comparison, of))
     };
     let mut plots = vec![
-        latency_cdf(
-            "ttft-cdf",
-            &titled("Time to first token"),
-            "time to first token",
-            &curves(comparison, Outcome::ttft),
-        )?,
-        latency_cdf(
-            "e2e-cdf",
-            &titled("End-to-end latency"),
-            "E2E latency",
-            &curves(comparison, Outcome::e2e),
-        )?,
+        cdf("ttft-cdf", "time to first token", Outcome::ttft)?,
+        cdf("e2e-cdf", "end-to-end latency", Outcome::e2e)?,
         tail_bars(
             "e2e-tail",
-            &titled("Tail of the end-to-end latency"),
+            &titled("tail of the end-to-end latency"),
             "end-to-end latency",
             &bars(comparison),
         )?,
     ];
     for ranked in &comparison.ranking {
         let name = format!("replicas-{}", file_name(&ranked.name));
-        let title = titled(&format!("Replicas under {}", ranked.name));
+        let title = titled(&format!("replicas under {}{one_of}", ranked.name));
         plots.push(replicas_over_time(&name, &title, &lines(ranked))?);
     }
     Ok(plots)
@@ -46,12 +43,13 @@ pub fn of(comparison: &Comparison) -> Result<Vec<Plot>, PlotError> {
 
 fn curves(comparison: &Comparison, of: fn(&Outcome) -> Option<Span>) -> Vec<Curve> {
     let curve = |ranked: &Ranked| {
-        let whole = ranked.outcomes.iter().filter(|outcome| outcome.finish.is_complete());
+        let counted = || ranked.outcomes.iter().filter(|outcome| outcome.sent >= ranked.warmup_until);
+        let whole = counted().filter(|outcome| outcome.finish.is_complete());
         let mut values: Vec<Span> = whole.filter_map(of).collect();
         values.sort_unstable();
         Curve {
             label: ranked.name.clone(),
-            lost: (ranked.outcomes.len() - values.len()) as u64,
+            lost: (counted().count() - values.len()) as u64,
             values_ms: values.into_iter().map(Span::as_ms).collect(),
         }
     };

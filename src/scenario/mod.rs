@@ -2,7 +2,7 @@
 //!
 //! Knows keys, defaults and what they mean together. Does not run anything.
 //!
-//! - [`file`]: the keys as written
+//! - [`mod@file`]: the keys as written
 //! - [`resolve`]: the scenario as run, validated
 //! - [`overrides`]: `--set` and variants
 //! - [`error`]: mistakes, shown with their place

@@ -15,6 +15,7 @@ use super::statistics::{Interval, interval};
 use crate::metrics::RunSummary;
 use crate::request::Outcome;
 use crate::scenario::{Scenario, Workload};
+use crate::time::{Span, Time};
 use crate::workload::Job;
 use crate::workload::predictor::Predictor;
 
@@ -47,8 +48,10 @@ pub struct Ranked {
     pub behind_group: Option<Interval>,
     /// A summary a repetition.
     pub repetitions: Vec<RunSummary>,
-    /// What became of each request in the first repetition.
+    /// What became of each request in the first repetition, the warm-up's too.
     pub outcomes: Vec<Outcome>,
+    /// Requests sent before are the warm-up.
+    pub warmup_until: Time,
     /// Whether each P99 objective was met in the mean over repetitions, by name.
     pub objectives: Vec<(String, bool)>,
 }
@@ -188,7 +191,7 @@ fn gather(contender: &Contender, mut results: Vec<RunResult>) -> Ranked {
     let p99s: Option<Vec<f64>> = repetitions.iter().map(|summary| summary.e2e_p99_of_offered_ms).collect();
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let p99 = contender.scenario.p99;
-    let met = |name: &str, limit: Option<crate::time::Span>, of: fn(&RunSummary) -> Option<f64>| {
+    let met = |name: &str, limit: Option<Span>, of: fn(&RunSummary) -> Option<f64>| {
         let limit = limit?;
         let values: Option<Vec<f64>> = repetitions.iter().map(of).collect();
         let met = values.is_some_and(|values| mean(&values) <= limit.as_ms());
@@ -210,6 +213,7 @@ fn gather(contender: &Contender, mut results: Vec<RunResult>) -> Ranked {
         objectives: objectives.into_iter().flatten().collect(),
         repetitions,
         outcomes,
+        warmup_until: Time::ZERO + contender.scenario.warmup,
     }
 }
 

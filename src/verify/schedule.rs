@@ -104,7 +104,8 @@ pub fn read_header(line: &str) -> Result<Header, RecordingError> {
         }
         let longest = ours.prompt_tokens.saturating_add(ours.output_tokens).saturating_add(lookahead);
         let needed = engine.blocks_for(longest.min(engine.max_model_len));
-        if needed > usable {
+        // One that is aborted may wait in vain until then.
+        if needed > usable && request.abort.is_none() {
             return Err(RecordingError::Impossible(format!(
                 "requests[{index}] needs {needed} blocks at its end, and only {usable} of {} are usable: \
                  it would wait for ever",
@@ -133,18 +134,26 @@ pub fn rebuild(header: &Header) -> Vec<Value> {
     let mut writer = Writer::new(config);
     let mut replica = Replica::new(config.engine(), Arc::new(step_time));
     match config.arrivals {
-        Arrivals::Time => drive_by_time(header, &mut replica),
+        Arrivals::Time => drive_by_time(header, &mut replica, &mut writer),
         Arrivals::Step => drive_by_step(header, &mut replica, &mut writer),
     }
     replica.advance_recorded(Limit::Time(Time::MAX), &mut writer);
     writer.finish(header.requests.len(), replica.scheduler(), replica.clock())
 }
 
-fn drive_by_time(header: &Header, replica: &mut Replica) {
+/// Arrivals at their times; aborts count in steps here too.
+fn drive_by_time(header: &Header, replica: &mut Replica, writer: &mut Writer) {
     let block_size = header.config.engine().block_size;
+    let mut aborts = Vec::new();
     for (seq, request) in header.requests.iter().enumerate() {
         let at = Time::ZERO + Span::from_ns(request.arr);
         replica.deliver(at, seq as u64, Input::Add(request.request(block_size)));
+        aborts.extend(request.abort.map(|step| (step, request.id())));
+    }
+    aborts.sort();
+    for (number, (step, id)) in aborts.into_iter().enumerate() {
+        replica.advance_recorded(Limit::Step(step), writer);
+        replica.deliver(replica.clock(), (header.requests.len() + number) as u64, Input::Abort(id));
     }
 }
 
