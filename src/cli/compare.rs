@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{CliError, RunOptions, print, progress, results, say};
+use super::{CliError, RunOptions, check_that_keys_are_read, print, progress, results, say};
 use crate::report::{json, text};
 use crate::router::{POLICIES, policies};
 use crate::scenario::Loaded;
@@ -28,6 +28,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     let options = &arguments.options;
     let loaded = Loaded::read(&options.scenario, &options.assignments()).map_err(CliError::input)?;
     let (contenders, policies) = contenders(&loaded, &arguments.policies)?;
+    check_that_keys_are_read(&loaded, &contenders)?;
     let out = match &arguments.out {
         Some(out) => out.clone(),
         None => {

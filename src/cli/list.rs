@@ -35,10 +35,10 @@ pub(super) fn run(list: &List) -> Result<ExitCode, CliError> {
 fn policies() -> Table {
     let mut table = Table::new(&["name", "family", "reads", "gauges", "as in"], 5);
     for policy in POLICIES {
-        let freshness = match (policy.family, policy.default_freshness) {
-            ("oblivious" | "own counts", _) => "not read".to_string(),
-            (_, Freshness::Fresh) => "fresh".to_string(),
-            (_, Freshness::Polled { interval }) => format!("polled every {} ms", interval.as_ms()),
+        let freshness = match policy.default_freshness {
+            None => "not read".to_string(),
+            Some(Freshness::Fresh) => "fresh".to_string(),
+            Some(Freshness::Polled { interval }) => format!("polled every {} ms", interval.as_ms()),
         };
         table.row(
             [policy.name, policy.family, policy.reads, &freshness, policy.upstream]

@@ -9,6 +9,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::router::policies;
+use crate::scenario::Loaded;
+use crate::scenario::file::PredictorFile;
+use crate::study::compare::Contender;
+
 mod compare;
 mod init;
 mod list;
@@ -89,6 +94,32 @@ impl RunOptions {
             .map_err(|error| CliError::Write(format!("threads could not be started: {error}")))?
             .install(work))
     }
+}
+
+/// Refuses keys that neither these contenders nor any policy of the file would read: an accepted key changes
+/// something (law 11).
+fn check_that_keys_are_read(loaded: &Loaded, contenders: &[Contender]) -> Result<(), CliError> {
+    let compared = contenders.iter().map(|contender| contender.scenario.router.policy.as_str());
+    let named = loaded.policies_named();
+    let all: Vec<_> = compared.chain(named).filter_map(|name| policies::find(name).ok()).collect();
+    let policies = || all.iter();
+    let view = &loaded.file.router.view;
+    if (view.fresh.is_some() || view.poll_interval_ms.is_some())
+        && policies().all(|p| p.default_freshness.is_none())
+    {
+        return Err(CliError::Input(
+            "router.view: no policy here reads gauges\nhelp: leave it out, or add one that does, such as least-kv"
+                .into(),
+        ));
+    }
+    let predicts = loaded.file.workload.prediction.output_tokens != PredictorFile::None;
+    if predicts && policies().all(|policy| !policy.reads.contains("predicted output length")) {
+        return Err(CliError::Input(
+            "workload.prediction: no policy here reads predicted lengths\nhelp: leave it out, or add predicted-completion"
+                .into(),
+        ));
+    }
+    Ok(())
 }
 
 /// Why a command ends without its result.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{CliError, RunOptions, print, progress, results, say};
+use super::{CliError, RunOptions, check_that_keys_are_read, print, progress, results, say};
 use crate::report::{json, text};
 use crate::scenario::Loaded;
 use crate::study::compare::Contender;
@@ -27,9 +27,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
         results::check_replaceable(out)?;
     }
     let bar = progress(u64::from(scenario.repeat), options.quiet);
-    let contender = Contender { name: scenario.router.policy.clone(), scenario };
+    let contenders = [Contender { name: scenario.router.policy.clone(), scenario }];
+    check_that_keys_are_read(&loaded, &contenders)?;
     let comparison = options
-        .on_threads(|| compare(&[contender], &mut Traces::default(), options.check, &|| bar.inc(1)))?
+        .on_threads(|| compare(&contenders, &mut Traces::default(), options.check, &|| bar.inc(1)))?
         .map_err(CliError::input)?;
     bar.finish_and_clear();
     if let Some(out) = &arguments.out {

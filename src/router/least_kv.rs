@@ -32,7 +32,7 @@ pub const INFO: PolicyInfo = PolicyInfo {
     family: "engine gauges",
     reads: "vllm:kv_cache_usage_perc",
     upstream: "EPP kv-cache-utilization-scorer, AIBrix least-gpu-cache",
-    default_freshness: Freshness::Polled { interval: Span::from_ms(50) },
+    default_freshness: Some(Freshness::Polled { interval: Span::from_ms(50) }),
     build: |parameters, seed, gateway| {
         let Parameters { ties } = parameters.clone().try_into()?;
         Ok(Box::new(LeastKv::new(ties, seed, gateway)))

@@ -7,10 +7,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Decision, Freshness, Glance, Picker, PolicyInfo, Router, Sight, Ties};
+use super::{Decision, Glance, Picker, PolicyInfo, Router, Sight, Ties};
 use crate::random::Seed;
 use crate::request::Arrival;
-use crate::time::Span;
 
 /// `[router.parameters]` of this policy.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -32,7 +31,7 @@ pub const INFO: PolicyInfo = PolicyInfo {
     family: "own counts",
     reads: "own requests in flight",
     upstream: "AIBrix least-request, LiteLLM least-busy, HAProxy leastconn, nginx least_conn, Dynamo least-loaded",
-    default_freshness: Freshness::Polled { interval: Span::from_ms(50) },
+    default_freshness: None,
     build: |parameters, seed, gateway| {
         let Parameters { ties } = parameters.clone().try_into()?;
         Ok(Box::new(LeastRequest::new(ties, seed, gateway)))

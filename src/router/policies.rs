@@ -20,8 +20,8 @@ pub struct PolicyInfo {
     pub reads: &'static str,
     /// The products that have it, by their names.
     pub upstream: &'static str,
-    /// How old the gauges are that it reads, unless the scenario says.
-    pub default_freshness: Freshness,
+    /// How old the gauges are that it reads, unless the scenario says; none if it reads no gauges.
+    pub default_freshness: Option<Freshness>,
     /// Makes one.
     pub build: Build,
 }

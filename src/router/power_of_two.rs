@@ -9,10 +9,9 @@ use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 
-use super::{Decision, Freshness, Glance, PolicyInfo, Router, Server, Sight};
+use super::{Decision, Glance, PolicyInfo, Router, Server, Sight};
 use crate::random::{Purpose, Seed, Stream};
 use crate::request::Arrival;
-use crate::time::Span;
 
 /// `[router.parameters]` of this policy.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -34,7 +33,7 @@ pub const INFO: PolicyInfo = PolicyInfo {
     family: "own counts",
     reads: "own requests in flight",
     upstream: "nginx random two least_conn, HAProxy random(2), Envoy and gRPC LEAST_REQUEST, SMG power_of_two, Ray Serve",
-    default_freshness: Freshness::Polled { interval: Span::from_ms(50) },
+    default_freshness: None,
     build: |parameters, seed, gateway| {
         let Parameters { choices } = parameters.clone().try_into()?;
         if choices == 0 {

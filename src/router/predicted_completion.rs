@@ -38,7 +38,7 @@ pub const INFO: PolicyInfo = PolicyInfo {
     family: "completion time",
     reads: "own requests, gauges, prompt length, predicted output length, price list",
     upstream: "RouteBalance, LBGR and Mooncake Conductor are of this form",
-    default_freshness: Freshness::Polled { interval: Span::from_ms(50) },
+    default_freshness: Some(Freshness::Polled { interval: Span::from_ms(50) }),
     build: |parameters, _seed, _gateway| {
         let parameters: Parameters = parameters.clone().try_into()?;
         Ok(Box::new(PredictedCompletion::new(parameters)))

@@ -4,10 +4,9 @@ use rand::RngExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Decision, Freshness, Glance, PolicyInfo, Router, Sight};
+use super::{Decision, Glance, PolicyInfo, Router, Sight};
 use crate::random::{Purpose, Seed, Stream};
 use crate::request::Arrival;
-use crate::time::Span;
 
 /// `[router.parameters]` of this policy: none.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -20,7 +19,7 @@ pub const INFO: PolicyInfo = PolicyInfo {
     family: "oblivious",
     reads: "nothing",
     upstream: "nginx random, Envoy RANDOM, AIBrix random, EPP random-picker",
-    default_freshness: Freshness::Polled { interval: Span::from_ms(50) },
+    default_freshness: None,
     build: |parameters, seed, gateway| {
         let Parameters {} = parameters.clone().try_into()?;
         Ok(Box::new(Random::new(seed, gateway)))

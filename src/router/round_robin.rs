@@ -3,9 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Decision, Freshness, Glance, PolicyInfo, Router, Server, Sight};
+use super::{Decision, Glance, PolicyInfo, Router, Server, Sight};
 use crate::request::Arrival;
-use crate::time::Span;
 
 /// `[router.parameters]` of this policy: none.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -18,7 +17,7 @@ pub const INFO: PolicyInfo = PolicyInfo {
     family: "oblivious",
     reads: "nothing",
     upstream: "HAProxy static-rr, Dynamo round-robin, SMG round_robin",
-    default_freshness: Freshness::Polled { interval: Span::from_ms(50) },
+    default_freshness: None,
     build: |parameters, _seed, _gateway| {
         let Parameters {} = parameters.clone().try_into()?;
         Ok(Box::new(RoundRobin::default()))

@@ -106,6 +106,18 @@ impl Loaded {
         Ok(names)
     }
 
+    /// Names of the policies in the file: its own, those to compare, and those of variants.
+    pub fn policies_named(&self) -> impl Iterator<Item = &str> {
+        let variants = self.file.variants.iter().filter_map(move |variant| {
+            match variant.get("router")?.get("policy")? {
+                toml::Value::String(name) => Some(name.as_str()),
+                _ => None,
+            }
+        });
+        let own = std::iter::once(self.file.router.policy.as_str());
+        own.chain(self.file.policies.iter().map(String::as_str)).chain(variants)
+    }
+
     /// The scenario with the keys of variant number `index` laid over it.
     ///
     /// # Errors

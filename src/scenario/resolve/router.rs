@@ -43,7 +43,8 @@ pub(super) fn router(file: &ScenarioFile, marks: &mut Vec<String>) -> Result<Rou
             }
             Freshness::Polled { interval }
         }
-        (_, None) => info.default_freshness,
+        // What is never read is never polled, whatever its age.
+        (_, None) => info.default_freshness.unwrap_or(Freshness::Fresh),
     };
     Ok(RouterPlan {
         policy: router.policy.clone(),
