@@ -29,6 +29,8 @@ pub struct LaneStats {
     pub steps: u64,
     /// Time the GPU worked.
     pub busy: Span,
+    /// When its last step ended.
+    pub last_end: Time,
     /// Prompt (and recomputed) tokens.
     pub prefill_tokens: u64,
     /// Tokens decoded.
@@ -48,6 +50,7 @@ impl Default for LaneStats {
         LaneStats {
             steps: 0,
             busy: Span::ZERO,
+            last_end: Time::ZERO,
             prefill_tokens: 0,
             decode_tokens: 0,
             batch_time: Vec::new(),
@@ -122,6 +125,7 @@ impl Observer for LaneStats {
         let gpu = run.gpu_time();
         self.steps += run.count;
         self.busy += gpu;
+        self.last_end = run.start + gpu;
         self.prefill_tokens += u64::from(run.prefill_tokens) * run.count;
         self.decode_tokens += u64::from(run.decodes) * run.count;
         let batch = run.running as usize;

@@ -111,7 +111,7 @@ pub struct RunSummary {
     pub preemptions: u64,
     /// Prompt tokens found in a prefix cache over prompt tokens of admitted requests.
     pub prefix_cache_hit_rate: f64,
-    /// Share of the replicas' time in which their GPUs worked, up to the last request's sending.
+    /// Share of the replicas' time in which their GPUs worked.
     pub busy_share: f64,
     /// Running list that half of the GPUs' time was at or below.
     pub median_batch: u32,
@@ -189,7 +189,7 @@ impl Collector {
             }
         }
         let busy_s: f64 = lanes.iter().map(|(_, stats, _)| stats.busy.as_s()).sum();
-        let all_s = ended.as_s() * lanes.len() as f64;
+        let all_s: f64 = lanes.iter().map(|(_, stats, _)| lived_s(stats, ended)).sum();
         let weighted_usage = |(_, stats, signals): &(String, &LaneStats, Signals)| {
             stats.mean_kv_blocks() / f64::from(signals.kv_blocks_usable.max(1)) * stats.busy.as_s()
         };
@@ -243,7 +243,11 @@ impl Collector {
                 kind: kind.clone(),
                 requests: sent.len() as u64,
                 steps: stats.steps,
-                busy_share: if ended > Time::ZERO { stats.busy.as_s() / ended.as_s() } else { 0.0 },
+                busy_share: if stats.busy > Span::ZERO {
+                    stats.busy.as_s() / lived_s(stats, ended)
+                } else {
+                    0.0
+                },
                 median_batch: stats.median_batch(),
                 kv_cache_usage: stats.mean_kv_blocks() / usable,
                 kv_cache_usage_max: f64::from(most) / usable,
@@ -256,6 +260,11 @@ impl Collector {
         };
         lanes.iter().zip(sent_there).map(summarise).collect()
     }
+}
+
+/// How long a replica lived: to the end of the run, or of a step that was still under way then.
+fn lived_s(stats: &LaneStats, ended: Time) -> f64 {
+    ended.max(stats.last_end).as_s()
 }
 
 /// Cached over all prompt tokens of the requests that an engine admitted.
