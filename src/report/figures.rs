@@ -57,18 +57,12 @@ fn curves(comparison: &Comparison, of: fn(&Outcome) -> Option<Span>) -> Vec<Curv
 }
 
 fn bars(comparison: &Comparison) -> Vec<TailBar> {
-    let bar = |ranked: &Ranked| {
-        let mean = |of: fn(&crate::metrics::RunSummary) -> Option<f64>| {
-            let values: Option<Vec<f64>> = ranked.repetitions.iter().map(of).collect();
-            values.map(|values| values.iter().sum::<f64>() / values.len() as f64)
-        };
-        TailBar {
-            label: ranked.name.clone(),
-            p50_ms: mean(|summary| summary.e2e.p50_ms),
-            p90_ms: mean(|summary| summary.e2e.p90_ms),
-            p99_ms: ranked.e2e_p99_ms,
-            p99_interval_ms: ranked.e2e_p99_interval.map(|interval| (interval.low, interval.high)),
-        }
+    let bar = |ranked: &Ranked| TailBar {
+        label: ranked.name.clone(),
+        p50_ms: ranked.mean(|summary| summary.e2e.p50_ms),
+        p90_ms: ranked.mean(|summary| summary.e2e.p90_ms),
+        p99_ms: ranked.e2e_p99_ms,
+        p99_interval_ms: ranked.e2e_p99_interval.map(|interval| (interval.low, interval.high)),
     };
     comparison.ranking.iter().map(bar).collect()
 }

@@ -7,28 +7,17 @@ use crate::study::statistics::Interval;
 
 /// The whole comparison.
 pub fn comparison(comparison: &Comparison) -> String {
-    let mut text = opening(comparison);
-    text.push('\n');
-    text.push_str(&latencies(comparison));
-    text.push('\n');
-    text.push_str(&rates(comparison));
-    text.push('\n');
-    text.push_str(&verdict(comparison));
-    text
+    [tables(comparison), verdict(comparison)].join("\n")
 }
 
 /// One scenario alone: the same tables, and one of its replicas instead of a verdict.
 pub fn single(comparison: &Comparison) -> String {
-    let mut text = opening(comparison);
-    text.push('\n');
-    text.push_str(&latencies(comparison));
-    text.push('\n');
-    text.push_str(&rates(comparison));
-    text.push('\n');
-    text.push_str(&replicas(&comparison.ranking[0].repetitions[0]));
-    text.push('\n');
-    text.push_str(&intervals_of_one(comparison));
-    text
+    let replicas = replicas(&comparison.ranking[0].repetitions[0]);
+    [tables(comparison), replicas, intervals_of_one(comparison)].join("\n")
+}
+
+fn tables(comparison: &Comparison) -> String {
+    [opening(comparison), latencies(comparison), rates(comparison)].join("\n")
 }
 
 fn opening(comparison: &Comparison) -> String {
@@ -69,12 +58,6 @@ fn standing(standing: &Standing) -> String {
     )
 }
 
-/// Mean over repetitions; none where any has none.
-fn mean(repetitions: &[RunSummary], of: impl Fn(&RunSummary) -> Option<f64>) -> Option<f64> {
-    let values: Option<Vec<f64>> = repetitions.iter().map(of).collect();
-    values.map(|values| values.iter().sum::<f64>() / values.len() as f64)
-}
-
 fn latencies(comparison: &Comparison) -> String {
     let head = [
         "group",
@@ -98,8 +81,7 @@ fn latencies(comparison: &Comparison) -> String {
         for of in [|s: &RunSummary| s.e2e, |s: &RunSummary| s.ttft, |s: &RunSummary| s.tpot] {
             let parts: [fn(&Quantiles) -> Option<f64>; 4] =
                 [|q| q.mean_ms, |q| q.p50_ms, |q| q.p90_ms, |q| q.p99_ms];
-            cells
-                .extend(parts.iter().map(|part| number_or_dash(mean(&ranked.repetitions, |s| part(&of(s))))));
+            cells.extend(parts.iter().map(|part| number_or_dash(ranked.mean(|s| part(&of(s))))));
         }
         table.row(cells);
     }
@@ -124,7 +106,7 @@ fn rates(comparison: &Comparison) -> String {
     ];
     let mut table = Table::new(&head, 2);
     for ranked in &comparison.ranking {
-        let of = |part: fn(&RunSummary) -> f64| mean(&ranked.repetitions, |summary| Some(part(summary)));
+        let of = |part: fn(&RunSummary) -> f64| ranked.mean(|summary| Some(part(summary)));
         table.row(vec![
             ranked.group.to_string(),
             ranked.name.clone(),

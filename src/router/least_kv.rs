@@ -4,27 +4,10 @@
 //! AIBrix `least-gpu-cache`. Nothing local is added, so every arrival between two polls sees the same best
 //! replica and all follow it, as in production.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-use super::{Decision, Freshness, Glance, Picker, PolicyInfo, Router, Sight, Ties};
+use super::{Decision, Freshness, Glance, Picker, PolicyInfo, Router, Sight, TieParameters, Ties};
 use crate::random::Seed;
 use crate::request::Arrival;
 use crate::time::Span;
-
-/// `[router.parameters]` of this policy.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Parameters {
-    /// How equals are told apart.
-    pub ties: Ties,
-}
-
-impl Default for Parameters {
-    fn default() -> Self {
-        Parameters { ties: Ties::Random }
-    }
-}
 
 /// The entry of this policy in the list.
 pub const INFO: PolicyInfo = PolicyInfo {
@@ -34,7 +17,7 @@ pub const INFO: PolicyInfo = PolicyInfo {
     upstream: "EPP kv-cache-utilization-scorer, AIBrix least-gpu-cache",
     default_freshness: Some(Freshness::Polled { interval: Span::from_ms(50) }),
     build: |parameters, seed, gateway| {
-        let Parameters { ties } = parameters.clone().try_into()?;
+        let TieParameters { ties } = parameters.clone().try_into()?;
         Ok(Box::new(LeastKv::new(ties, seed, gateway)))
     },
 };

@@ -4,26 +4,9 @@
 //! `leastconn` (rotating), nginx `least_conn`, Dynamo `least-loaded`: argmin f, with f the requests sent and
 //! not yet seen to end. Reads nothing of the engines.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-use super::{Decision, Glance, Picker, PolicyInfo, Router, Sight, Ties};
+use super::{Decision, Glance, Picker, PolicyInfo, Router, Sight, TieParameters, Ties};
 use crate::random::Seed;
 use crate::request::Arrival;
-
-/// `[router.parameters]` of this policy.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Parameters {
-    /// How equals are told apart.
-    pub ties: Ties,
-}
-
-impl Default for Parameters {
-    fn default() -> Self {
-        Parameters { ties: Ties::Random }
-    }
-}
 
 /// The entry of this policy in the list.
 pub const INFO: PolicyInfo = PolicyInfo {
@@ -33,7 +16,7 @@ pub const INFO: PolicyInfo = PolicyInfo {
     upstream: "AIBrix least-request, LiteLLM least-busy, HAProxy leastconn, nginx least_conn, Dynamo least-loaded",
     default_freshness: None,
     build: |parameters, seed, gateway| {
-        let Parameters { ties } = parameters.clone().try_into()?;
+        let TieParameters { ties } = parameters.clone().try_into()?;
         Ok(Box::new(LeastRequest::new(ties, seed, gateway)))
     },
 };

@@ -129,6 +129,20 @@ pub enum Ties {
     Rotating,
 }
 
+/// `[router.parameters]` of policies whose only choice is how equals are told apart.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TieParameters {
+    /// How equals are told apart.
+    pub ties: Ties,
+}
+
+impl Default for TieParameters {
+    fn default() -> Self {
+        TieParameters { ties: Ties::Random }
+    }
+}
+
 /// Picks a smallest score, equals by rule.
 #[derive(Clone, Debug)]
 pub struct Picker {

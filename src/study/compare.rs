@@ -56,6 +56,14 @@ pub struct Ranked {
     pub objectives: Vec<(String, bool)>,
 }
 
+impl Ranked {
+    /// Mean of a figure over repetitions; none where any repetition has none.
+    pub fn mean(&self, of: impl Fn(&RunSummary) -> Option<f64>) -> Option<f64> {
+        let values: Option<Vec<f64>> = self.repetitions.iter().map(of).collect();
+        values.map(|values| values.iter().sum::<f64>() / values.len() as f64)
+    }
+}
+
 /// Where the fleet stands under this workload.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Standing {
@@ -189,32 +197,35 @@ fn gather(contender: &Contender, mut results: Vec<RunResult>) -> Ranked {
     let outcomes = results.first_mut().map(|first| std::mem::take(&mut first.outcomes)).unwrap_or_default();
     let repetitions: Vec<RunSummary> = results.into_iter().map(|result| result.summary).collect();
     let p99s: Option<Vec<f64>> = repetitions.iter().map(|summary| summary.e2e_p99_of_offered_ms).collect();
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let mut ranked = Ranked {
+        name: contender.name.clone(),
+        policy: contender.scenario.router.policy.clone(),
+        group: 1,
+        e2e_p99_ms: None,
+        e2e_p99_interval: p99s.as_deref().and_then(interval),
+        behind_first: None,
+        behind_group: None,
+        objectives: Vec::new(),
+        repetitions,
+        outcomes,
+        warmup_until: Time::ZERO + contender.scenario.warmup,
+    };
+    ranked.e2e_p99_ms = ranked.mean(|summary| summary.e2e_p99_of_offered_ms);
     let p99 = contender.scenario.p99;
     let met = |name: &str, limit: Option<Span>, of: fn(&RunSummary) -> Option<f64>| {
-        let limit = limit?;
-        let values: Option<Vec<f64>> = repetitions.iter().map(of).collect();
-        let met = values.is_some_and(|values| mean(&values) <= limit.as_ms());
-        Some((format!("{name} P99 <= {} ms", limit.as_ms()), met))
+        let limit_ms = limit?.as_ms();
+        Some((
+            format!("{name} P99 <= {limit_ms} ms"),
+            ranked.mean(of).is_some_and(|mean_ms| mean_ms <= limit_ms),
+        ))
     };
     let objectives = [
         met("TTFT", p99.ttft, |summary| summary.ttft.p99_ms),
         met("TPOT", p99.tpot, |summary| summary.tpot.p99_ms),
         met("E2E", p99.e2e, |summary| summary.e2e_p99_of_offered_ms),
     ];
-    Ranked {
-        name: contender.name.clone(),
-        policy: contender.scenario.router.policy.clone(),
-        group: 1,
-        e2e_p99_ms: p99s.as_deref().map(mean),
-        e2e_p99_interval: p99s.as_deref().and_then(interval),
-        behind_first: None,
-        behind_group: None,
-        objectives: objectives.into_iter().flatten().collect(),
-        repetitions,
-        outcomes,
-        warmup_until: Time::ZERO + contender.scenario.warmup,
-    }
+    ranked.objectives = objectives.into_iter().flatten().collect();
+    ranked
 }
 
 /// What the ranking sorts by: E2E P99, then the share of requests without a whole answer.
