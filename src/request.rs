@@ -179,7 +179,7 @@ pub struct Ledger {
     pub decode: Span,
     /// Time in steps that carried a prefill chunk.
     pub prefill: Span,
-    /// Time without a step that was under way: idle, or waiting for the host.
+    /// Time without a request to work on. Host time counts with the step it prepares.
     pub idle: Span,
 }
 

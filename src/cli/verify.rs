@@ -65,7 +65,7 @@ fn emit(file: &Path) -> Result<ExitCode, CliError> {
     open(file)?.read_line(&mut header).map_err(|error| at(file, error))?;
     let parsed = schedule::read_header(&header).map_err(|error| at(file, error))?;
     let mut text = header.trim_end().to_string() + "\n";
-    for line in schedule::rebuild(&parsed) {
+    for line in schedule::rebuild(&parsed).map_err(|error| at(file, error))? {
         text.push_str(&line.to_string());
         text.push('\n');
     }

@@ -93,6 +93,8 @@ pub struct Fleet<O> {
     pending: Vec<Option<Pending>>,
     delivered: u64,
     now: Time,
+    /// When the last request ended, as its gateway saw it.
+    last_end: Time,
 }
 
 /// What is left when a run has ended.
@@ -131,6 +133,7 @@ impl<O: Observer> Fleet<O> {
             pending: Vec::new(),
             delivered: 0,
             now: Time::ZERO,
+            last_end: Time::ZERO,
             config,
         }
     }
@@ -230,17 +233,24 @@ impl<O: Observer> Fleet<O> {
     ) {
         self.move_to(arrival.sent + self.config.network.client_to_router);
         let id = arrival.id;
+        let gateway = self.take_in(arrival, request);
+        if self.gateways[gateway].held.is_empty() {
+            self.decide(id, outcomes, source);
+        } else {
+            self.gateways[gateway].held.push_back(id);
+        }
+    }
+
+    /// Takes a request into the books; returns its gateway.
+    fn take_in(&mut self, arrival: Arrival, request: Request) -> usize {
+        let id = arrival.id;
         let gateway = id.0 as usize % self.gateways.len();
         if self.pending.len() <= id.0 as usize {
             self.pending.resize_with(id.0 as usize + 1, || None);
         }
         let pending = Pending { arrival, request, gateway, server: None, arrived: None, first_token: None };
         assert!(self.pending[id.0 as usize].replace(pending).is_none(), "request {} was sent twice", id.0);
-        if self.gateways[gateway].held.is_empty() {
-            self.decide(id, outcomes, source);
-        } else {
-            self.gateways[gateway].held.push_back(id);
-        }
+        gateway
     }
 
     /// Asks the policy about a request; returns whether it was kept at the gateway.
@@ -390,6 +400,7 @@ impl<O: Observer> Fleet<O> {
         source: &mut dyn Source,
     ) {
         let Some(pending) = self.pending[id.0 as usize].take() else { return };
+        self.last_end = self.last_end.max(at);
         let network = self.config.network;
         let to_client = network.client_to_router;
         // What had not happened by the end of the run is not reported as if it had.
@@ -430,9 +441,14 @@ impl<O: Observer> Fleet<O> {
             }
         }
         let at = match self.config.end {
-            End::Drain => self.now,
+            End::Drain => self.last_end,
             End::At(end) => end,
         };
+        // What was sent and had not reached its gateway is under way too.
+        while source.next_sent().is_some_and(|sent| sent < at) {
+            let Some(job) = source.next() else { break };
+            self.take_in(job.arrival(), job.request);
+        }
         let left: Vec<RequestId> = self.pending.iter().flatten().map(|pending| pending.arrival.id).collect();
         for id in left {
             self.end(id, None, Finish::Unfinished, at, outcomes, source);

@@ -164,7 +164,7 @@ impl Collector {
         let completed = count(&[Finish::Stop, Finish::Length]);
         let first_sent = counted.iter().map(|outcome| outcome.sent).min().unwrap_or_default();
         let last_sent = counted.iter().map(|outcome| outcome.sent).max().unwrap_or_default();
-        let last_done = counted.iter().map(|outcome| outcome.done_received.min(ended)).max();
+        let last_done = counted.iter().map(|outcome| outcome.done_received).max();
         let span_s = last_done.unwrap_or_default().saturating_since(first_sent).as_s();
         let rate = |amount: u64| if span_s > 0.0 { amount as f64 / span_s } else { 0.0 };
         let sending_s = last_sent.saturating_since(first_sent).as_s();

@@ -4,7 +4,7 @@
 //! After `vllm/v1/core/kv_cache_manager.py`.
 
 use super::scheduler::Scheduler;
-use super::sequence::{Slot, State};
+use super::sequence::Slot;
 use super::step::Step;
 
 /// How an allocation is asked for.
@@ -48,7 +48,7 @@ impl Scheduler {
             sequence.computed < sequence.known()
         });
         let loading = self.skipped.iter().chain(self.passed_over.iter().copied());
-        let loading = loading.filter(|&slot| self.sequence(slot).state == State::WaitingForRemoteKvs);
+        let loading = loading.filter(|&slot| self.sequence(slot).computed > 0);
         in_prefill
             .chain(loading)
             .map(|slot| {
@@ -77,7 +77,10 @@ impl Scheduler {
         }
         let computed = sequence.computed + self.hits.len() as u32 * config.block_size + need.external;
         let lookahead = match config.speculation {
-            Some(speculation) if speculation.eagle => speculation.num_speculative_tokens,
+            // A load brings no draft with it.
+            Some(speculation) if speculation.eagle && need.external == 0 => {
+                speculation.num_speculative_tokens
+            }
             _ => 0,
         };
         let total = computed + need.tokens + lookahead;

@@ -125,7 +125,7 @@ impl Literal {
         self.steps = index;
     }
 
-    /// No request ends before this moment; none if nothing is here.
+    /// No first token and no end comes out before this moment; none if nothing is here.
     ///
     /// A loop that is not blocked must go round once more before anything can come out, and whatever it
     /// composes then lasts at least a picosecond, so whoever advances to this moment makes headway.

@@ -145,7 +145,8 @@ impl Replica {
         self.engine.signals()
     }
 
-    /// No request ends before this moment: never late, and void after a delivery. None if nothing is here.
+    /// No first token and no end comes out before this moment: never late, and void after a delivery. None if
+    /// nothing is here.
     pub fn next_completion(&self) -> Option<Time> {
         let refused = self.events.iter().map(|event| match event {
             EngineEvent::FirstToken { at, .. } => *at,

@@ -336,7 +336,9 @@ impl Scheduler {
         if self.sequence(slot).computed == 0 {
             hit_tokens = self.look_up(slot, step);
             let sequence = self.sequence(slot);
-            if sequence.preemptions == 0 && self.config.kv_load_delay_steps > 0 {
+            // What has been loaded once is not loaded again, and after a preemption everything is recomputed.
+            let may_load = sequence.preemptions == 0 && !sequence.load_finished;
+            if may_load && self.config.kv_load_delay_steps > 0 {
                 external = sequence.request.remote_tokens.saturating_sub(hit_tokens);
             }
         }

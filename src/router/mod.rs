@@ -39,7 +39,9 @@ pub enum Decision {
 pub struct Mine {
     /// Requests sent there whose end has not been heard.
     pub in_flight: u32,
-    /// Requests sent there since the last report of its gauges.
+    /// How many were in flight when its gauges were last reported.
+    pub in_flight_at_report: u32,
+    /// Requests sent there since then.
     pub sent_since_report: u32,
 }
 

@@ -162,7 +162,7 @@ struct Theirs {
 impl Theirs {
     fn of(signals: &Signals, mine: Mine, facts: &Facts) -> Theirs {
         let reported = signals.running + signals.waiting;
-        let requests = reported.saturating_sub(mine.in_flight - mine.sent_since_report.min(mine.in_flight));
+        let requests = reported.saturating_sub(mine.in_flight_at_report);
         let used = u64::from(signals.kv_blocks_used) * u64::from(facts.engine.block_size);
         let tokens = (used * u64::from(requests)).checked_div(u64::from(reported)).unwrap_or(0);
         Theirs { requests, tokens }

@@ -63,6 +63,7 @@ impl View {
     /// A report came in: it replaces the one before, and what was sent since starts from nothing.
     pub fn reported(&mut self, server: Server, signals: Signals, taken_at: Time) {
         self.reports[server] = Glimpse { signals, taken_at };
+        self.mine[server].in_flight_at_report = self.mine[server].in_flight;
         self.mine[server].sent_since_report = 0;
     }
 }

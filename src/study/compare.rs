@@ -14,7 +14,7 @@ use super::saturation::saturation_requests_per_s;
 use super::statistics::{Interval, interval};
 use crate::metrics::RunSummary;
 use crate::request::Outcome;
-use crate::scenario::{Scenario, Workload};
+use crate::scenario::{LONGEST_S, Scenario, Workload};
 use crate::time::{Span, Time};
 use crate::workload::Job;
 use crate::workload::predictor::Predictor;
@@ -183,14 +183,33 @@ fn draw_all(contenders: &[Contender], traces: &mut Traces) -> Result<Vec<Drawn>,
             });
             if !known {
                 let jobs: Arc<[Job]> = jobs(scenario, trace.as_deref(), repetition).into();
-                if jobs.is_empty() {
-                    return Err(StudyError::Empty("the workload holds no request".into()));
-                }
+                check_that_something_is_measured(scenario, &jobs)?;
                 drawn.push((scenario.workload.clone(), scenario.predictor, repetition, jobs));
             }
         }
     }
     Ok(drawn)
+}
+
+/// Every request may be in the warm-up, or so far apart that the clock cannot hold them.
+fn check_that_something_is_measured(scenario: &Scenario, jobs: &[Job]) -> Result<(), StudyError> {
+    let Some(last) = jobs.last().map(|job| job.sent) else {
+        return Err(StudyError::Empty("the workload holds no request".into()));
+    };
+    if last.as_s() > LONGEST_S {
+        return Err(StudyError::Empty(format!(
+            "workload.rate_scale: the last request would be sent after {:.0} s, and a run holds {LONGEST_S:.0} s",
+            last.as_s()
+        )));
+    }
+    if last < Time::ZERO + scenario.warmup {
+        return Err(StudyError::Empty(format!(
+            "warmup_s: every request is sent within the warm-up of {} s (the last at {:.3} s), so nothing would be measured",
+            scenario.warmup.as_s(),
+            last.as_s()
+        )));
+    }
+    Ok(())
 }
 
 fn gather(contender: &Contender, mut results: Vec<RunResult>) -> Ranked {

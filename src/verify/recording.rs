@@ -26,10 +26,7 @@ pub struct Header {
 
 /// The engine of a recording, by the recording's names.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct HeaderConfig {
-    #[serde(rename = "vllm")]
-    _vllm: String,
     scheduler: SchedulerMode,
     policy: Policy,
     block_size: u32,
@@ -39,21 +36,30 @@ pub struct HeaderConfig {
     max_model_len: u32,
     enable_prefix_caching: bool,
     enable_chunked_prefill: bool,
+    #[serde(default)]
     long_prefill_token_threshold: u32,
     scheduler_reserve_full_isl: bool,
+    #[serde(default)]
     watermark: f64,
+    #[serde(default)]
     spec_k: u32,
+    #[serde(default)]
     spec_eagle: bool,
+    #[serde(default)]
     kv_load_delay: u32,
     /// What arrivals are counted in.
     pub arrivals: Arrivals,
     /// Step time: nanoseconds of every step.
+    #[serde(default)]
     pub a_ns: u64,
     /// Nanoseconds of each token.
+    #[serde(default)]
     pub b_ns: u64,
     /// Nanoseconds of each token of context.
+    #[serde(default)]
     pub c_ns: u64,
     /// Whether lines carry block ids.
+    #[serde(default)]
     pub block_ids: bool,
 }
 
@@ -83,7 +89,6 @@ pub enum Arrivals {
 
 /// A request of a recording.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct HeaderRequest {
     id: u32,
     /// Arrival: a step index or nanoseconds.

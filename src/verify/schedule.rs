@@ -86,8 +86,6 @@ pub fn read_header(line: &str) -> Result<Header, RecordingError> {
             "config.num_gpu_blocks must be at least 2: one is the null block".into(),
         ));
     }
-    let usable = engine.num_gpu_blocks - 1;
-    let lookahead = engine.speculation.map_or(0, |speculation| speculation.num_speculative_tokens);
     let mut last = 0;
     for (index, request) in header.requests.iter().enumerate() {
         if request.id().0 as usize != index || request.arr < last {
@@ -102,28 +100,16 @@ pub fn read_header(line: &str) -> Result<Header, RecordingError> {
                 "requests[{index}]: p and o are at least 1, and p is less than max_model_len"
             )));
         }
-        let longest = ours.prompt_tokens.saturating_add(ours.output_tokens).saturating_add(lookahead);
-        let needed = engine.blocks_for(longest.min(engine.max_model_len));
-        // One that is aborted may wait in vain until then.
-        if needed > usable && request.abort.is_none() {
-            return Err(RecordingError::Impossible(format!(
-                "requests[{index}] needs {needed} blocks at its end, and only {usable} of {} are usable: \
-                 it would wait for ever",
-                engine.num_gpu_blocks
-            )));
-        }
-        if !engine.enable_chunked_prefill && ours.prompt_tokens > engine.max_num_batched_tokens {
-            return Err(RecordingError::Impossible(format!(
-                "requests[{index}]: without chunked prefill a prompt of {} tokens never fits the budget of {}",
-                ours.prompt_tokens, engine.max_num_batched_tokens
-            )));
-        }
     }
     Ok(header)
 }
 
 /// Rebuilds all lines behind the header from the header alone.
-pub fn rebuild(header: &Header) -> Vec<Value> {
+///
+/// # Errors
+/// If the engine of the header would wait for ever, as vLLM's can: a request that holds loaded KV behind one
+/// that needs its blocks. No recording can hold that.
+pub fn rebuild(header: &Header) -> Result<Vec<Value>, RecordingError> {
     let config = &header.config;
     let step_time = Affine {
         base: Span::from_ns(config.a_ns),
@@ -134,31 +120,55 @@ pub fn rebuild(header: &Header) -> Vec<Value> {
     let mut writer = Writer::new(config);
     let mut replica = Replica::new(config.engine(), Arc::new(step_time));
     match config.arrivals {
-        Arrivals::Time => drive_by_time(header, &mut replica, &mut writer),
-        Arrivals::Step => drive_by_step(header, &mut replica, &mut writer),
+        Arrivals::Time => drive_by_time(header, &mut replica, &mut writer)?,
+        Arrivals::Step => drive_by_step(header, &mut replica, &mut writer)?,
     }
-    replica.advance_recorded(Limit::Time(Time::MAX), &mut writer);
-    writer.finish(header.requests.len(), replica.scheduler(), replica.clock())
+    advance(&mut replica, u64::MAX, &mut writer)?;
+    Ok(writer.finish(header.requests.len(), replica.scheduler(), replica.clock()))
 }
 
-/// Arrivals at their times; aborts count in steps here too.
-fn drive_by_time(header: &Header, replica: &mut Replica, writer: &mut Writer) {
+/// Steps without a token after which an engine that waits for no load waits for ever.
+const STUCK_AFTER_STEPS: u64 = 10_000;
+
+/// Makes every schedule() call of a lower index than `until`, as far as there is anything to do.
+fn advance(replica: &mut Replica, until: u64, writer: &mut Writer) -> Result<(), RecordingError> {
+    let patience = STUCK_AFTER_STEPS + u64::from(replica.config().kv_load_delay_steps);
+    loop {
+        let (from, tokens) = (replica.steps(), replica.scheduler().totals().scheduled_tokens);
+        let goal = until.min(from.saturating_add(patience));
+        replica.advance_recorded(Limit::Step(goal), writer);
+        if replica.steps() < goal || goal == until {
+            return Ok(());
+        }
+        if replica.scheduler().totals().scheduled_tokens == tokens {
+            return Err(RecordingError::Impossible(format!(
+                "the engine waits for ever from step {from} on: the head of its queue never fits"
+            )));
+        }
+    }
+}
+
+/// Arrivals at their times; aborts count in steps here too, and come behind the arrivals of their moment.
+fn drive_by_time(header: &Header, replica: &mut Replica, writer: &mut Writer) -> Result<(), RecordingError> {
     let block_size = header.config.engine().block_size;
     let mut aborts = Vec::new();
     for (seq, request) in header.requests.iter().enumerate() {
         let at = Time::ZERO + Span::from_ns(request.arr);
         replica.deliver(at, seq as u64, Input::Add(request.request(block_size)));
-        aborts.extend(request.abort.map(|step| (step, request.id())));
+        aborts.extend(request.abort.map(|step| (step, request.id(), at)));
     }
     aborts.sort();
-    for (number, (step, id)) in aborts.into_iter().enumerate() {
-        replica.advance_recorded(Limit::Step(step), writer);
-        replica.deliver(replica.clock(), (header.requests.len() + number) as u64, Input::Abort(id));
+    for (number, (step, id, arrives)) in aborts.into_iter().enumerate() {
+        advance(replica, step, writer)?;
+        // One that has not arrived is aborted with its arrival.
+        let at = replica.clock().max(arrives);
+        replica.deliver(at, (header.requests.len() + number) as u64, Input::Abort(id));
     }
+    Ok(())
 }
 
 /// Before schedule() call k: every request that arrives at or before k, then every abort due, by (index, id).
-fn drive_by_step(header: &Header, replica: &mut Replica, writer: &mut Writer) {
+fn drive_by_step(header: &Header, replica: &mut Replica, writer: &mut Writer) -> Result<(), RecordingError> {
     let block_size = header.config.engine().block_size;
     let mut moments: Vec<(u64, bool, u64, Input)> = Vec::new();
     for request in &header.requests {
@@ -171,12 +181,13 @@ fn drive_by_step(header: &Header, replica: &mut Replica, writer: &mut Writer) {
     }
     moments.sort_by_key(|&(step, is_abort, order, _)| (step, is_abort, order));
     for (seq, (step, is_abort, _, input)) in moments.into_iter().enumerate() {
-        replica.advance_recorded(Limit::Step(step), writer);
+        advance(replica, step, writer)?;
         if replica.is_idle() && replica.steps() < step && !is_abort {
             replica.jump_to_step(step);
         }
         replica.deliver(replica.clock(), seq as u64, input);
     }
+    Ok(())
 }
 
 /// Compares a recording with what its header rebuilds.
@@ -189,7 +200,7 @@ pub fn verify(recording: impl BufRead) -> Result<Verdict, RecordingError> {
         Some(line) => read_header(&line?)?,
         None => return Err(RecordingError::Malformed { line: 1, reason: "the file is empty".into() }),
     };
-    let mut rebuilt = rebuild(&header).into_iter();
+    let mut rebuilt = rebuild(&header)?.into_iter();
     let mut verdict = Verdict { name: header.name, steps: 0, differences: 0, first: None };
     let mut ended = false;
     for (index, line) in lines.enumerate() {

@@ -25,6 +25,9 @@ pub enum Predictor {
     },
 }
 
+/// Longer than any model's context, and short enough to be multiplied by the time of a step.
+const LONGEST_PREDICTION: u32 = 1 << 24;
+
 impl Predictor {
     /// Writes a prediction into every job. Each job draws from a stream of its own.
     pub fn predict(&self, jobs: &mut [Job], seed: Seed) {
@@ -39,7 +42,7 @@ impl Predictor {
                 }
             };
             let predicted = (f64::from(job.request.output_tokens) * factor).round();
-            job.predicted_output_tokens = Some((predicted as u32).max(1));
+            job.predicted_output_tokens = Some((predicted as u32).clamp(1, LONGEST_PREDICTION));
         }
     }
 }

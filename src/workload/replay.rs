@@ -26,7 +26,8 @@ const BLOCKS: u64 = 20;
 pub fn replay(rows: &[TraceRow], rate_scale: f64, resample: Option<Resample>, seed: Seed) -> Vec<Job> {
     let scaled = |arrived: Time| match rate_scale {
         1.0 => arrived,
-        _ => Time::from_ps((arrived.as_ps() as f64 / rate_scale).round() as u64),
+        // Far beyond what a run may last, and far below what would overflow when a request is moved.
+        _ => Time::from_ps(((arrived.as_ps() as f64 / rate_scale).round() as u64).min(u64::MAX / 4)),
     };
     let mut sent: Vec<(Time, usize, u64)> =
         rows.iter().enumerate().map(|(index, row)| (scaled(row.arrived), index, 0)).collect();

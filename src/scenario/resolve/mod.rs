@@ -152,11 +152,13 @@ fn at_least_one(path: &str, value: u32) -> Result<u32, Fault> {
 }
 
 fn span_ms(path: &str, ms: f64) -> Result<Span, Fault> {
-    not_negative(path, ms).map(Span::from_ms_f64)
+    not_negative(path, ms)?;
+    within_clock(path, ms / 1_000.0)?;
+    Ok(Span::from_ms_f64(ms))
 }
 
 /// Longest time that a scenario may name: a hundred days, well inside what a clock of picoseconds holds.
-const LONGEST_S: f64 = 100.0 * 86_400.0;
+pub const LONGEST_S: f64 = 100.0 * 86_400.0;
 
 fn within_clock(path: &str, seconds: f64) -> Result<f64, Fault> {
     if seconds <= LONGEST_S {

@@ -34,7 +34,8 @@ pub(super) fn router(file: &ScenarioFile, marks: &mut Vec<String>) -> Result<Rou
             );
         }
         (_, Some(ms)) => {
-            let interval = Span::from_ms_f64(positive("router.view.poll_interval_ms", ms)?);
+            let path = "router.view.poll_interval_ms";
+            let interval = span_ms(path, positive(path, ms)?)?;
             if interval < Span::from_ms(1) {
                 return Err(fault(
                     "router.view.poll_interval_ms",
