@@ -2,6 +2,7 @@
 //!
 //! After `update_from_output` of `vllm/v1/core/sched/scheduler.py` and `async_scheduler.py`.
 
+use super::kv_cache::BlockId;
 use super::scheduler::Scheduler;
 use super::sequence::{Slot, State};
 use super::step::Step;
@@ -33,6 +34,10 @@ impl Scheduler {
         events: &mut Vec<EngineEvent>,
         mut token: impl FnMut(Time),
     ) {
+        if !step.scheduled.is_empty() {
+            self.processed += 1;
+            self.lift_fences();
+        }
         let mut ended_running = false;
         for part in &step.scheduled {
             let sequence = &mut self.sequences[part.slot as usize];
@@ -113,7 +118,8 @@ impl Scheduler {
         request.max_tokens.unwrap_or(self.config.max_model_len.saturating_sub(request.prompt_tokens))
     }
 
-    /// Ends a request whatever its state; its blocks are free at once. Returns whether it was here.
+    /// Ends a request whatever its state. Its blocks are free at once, unless a load is still filling them.
+    /// Returns whether it was here.
     pub(super) fn abort(
         &mut self,
         id: RequestId,
@@ -131,10 +137,30 @@ impl Scheduler {
         true
     }
 
-    /// The load of a request's remote KV is done, if it is still waited for.
+    /// The load of a request's remote KV is done, whether it is still waited for or not.
     pub(super) fn load_finished(&mut self, id: RequestId) {
         if let Some(&slot) = self.slots.get(&id) {
             self.sequence_mut(slot).load_finished = true;
+        } else if let Some(place) = self.loading.iter().position(|(loading, _)| *loading == id) {
+            let (_, blocks) = self.loading.remove(place);
+            self.cache.release(&blocks);
+        }
+    }
+
+    /// Frees a request's blocks. Where a KV connector fills blocks and a step in flight may still write these,
+    /// they wait for its output: the load would not be ordered against that write.
+    pub(super) fn give_back(&mut self, slot: Slot, blocks: Vec<BlockId>) {
+        let fences = self.config.async_scheduling && self.config.kv_load_delay_steps > 0;
+        if !fences || self.sequence(slot).last_step <= self.processed {
+            self.cache.release(&blocks);
+        } else if !blocks.is_empty() {
+            self.fenced.push_back((self.composed, blocks));
+        }
+    }
+
+    fn lift_fences(&mut self) {
+        while let Some((_, blocks)) = self.fenced.pop_front_if(|(fence, _)| *fence <= self.processed) {
+            self.cache.release(&blocks);
         }
     }
 
@@ -153,6 +179,8 @@ impl Scheduler {
         events: &mut Vec<EngineEvent>,
     ) {
         let sequence = &mut self.sequences[slot as usize];
+        let id = sequence.request.id;
+        let loading = sequence.state == State::WaitingForRemoteKvs && !sequence.load_finished;
         sequence.state = State::Finished;
         let blocks = std::mem::take(&mut sequence.blocks);
         let decode_parts =
@@ -170,7 +198,11 @@ impl Scheduler {
             finish,
         }));
         self.slots.remove(&sequence.request.id);
-        self.cache.release(&blocks);
+        if loading {
+            self.loading.push((id, blocks));
+        } else {
+            self.give_back(slot, blocks);
+        }
         self.vacant.push(slot);
         self.unflushed_ends = true;
     }

@@ -33,6 +33,13 @@ pub struct Scheduler {
     pub(super) unflushed_ends: bool,
     pub(super) next_serial: u64,
     pub(super) totals: Totals,
+    /// Steps with a token in them: composed, and processed.
+    pub(super) composed: u64,
+    pub(super) processed: u64,
+    /// Blocks that a step in flight may still write, with the number of the last such step.
+    pub(super) fenced: VecDeque<(u64, Vec<BlockId>)>,
+    /// Blocks of aborted requests that a load is still filling.
+    pub(super) loading: Vec<(RequestId, Vec<BlockId>)>,
     pub(super) hits: Vec<BlockId>,
     pub(super) passed_over: Vec<Slot>,
 }
@@ -54,6 +61,10 @@ impl Scheduler {
             unflushed_ends: false,
             next_serial: 0,
             totals: Totals::default(),
+            composed: 0,
+            processed: 0,
+            fenced: VecDeque::new(),
+            loading: Vec::new(),
             hits: Vec::new(),
             passed_over: Vec::new(),
             config,
@@ -265,7 +276,7 @@ impl Scheduler {
         sequence.preemptions += 1;
         step.preempted.push(sequence.request.id);
         self.totals.preemptions += 1;
-        self.cache.release(&blocks);
+        self.give_back(slot, blocks);
         self.waiting.put_back(slot, &self.sequences[slot as usize]);
     }
 
@@ -413,10 +424,12 @@ impl Scheduler {
     /// Tokens count as computed from here on; asynchronous mode assumes the sampled ones.
     fn after_schedule(&mut self, step: &mut Step) {
         self.unflushed_ends = false;
+        self.composed += u64::from(!step.scheduled.is_empty());
         for part in &mut step.scheduled {
             let sequence = &mut self.sequences[part.slot as usize];
             sequence.computed += part.tokens;
             sequence.drafts = 0;
+            sequence.last_step = self.composed;
             self.totals.scheduled_tokens += u64::from(part.tokens);
             if sequence.computed < sequence.known() + sequence.placeholders {
                 continue;
@@ -445,7 +458,10 @@ impl Scheduler {
     /// Where a law is broken.
     pub(super) fn check(&self) {
         let here = self.running.iter().copied().chain(self.waiting.iter()).chain(self.skipped.iter());
-        self.cache.check(here.map(|slot| self.sequence(slot).blocks.as_slice()));
+        let held = here.map(|slot| self.sequence(slot).blocks.as_slice());
+        let fenced = self.fenced.iter().map(|(_, blocks)| blocks.as_slice());
+        let loading = self.loading.iter().map(|(_, blocks)| blocks.as_slice());
+        self.cache.check(held.chain(fenced).chain(loading));
         for &slot in &self.running {
             let sequence = self.sequence(slot);
             assert_eq!(sequence.state, State::Running, "the running list holds one that does not run");

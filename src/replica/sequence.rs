@@ -52,6 +52,8 @@ pub(super) struct Sequence {
     pub(super) preemptions: u32,
     /// The load of its remote KV is done.
     pub(super) load_finished: bool,
+    /// Number of the last step with a token in it that it had a part in.
+    pub(super) last_step: u64,
     pub(super) queued: Time,
     pub(super) scheduled: Option<Time>,
     pub(super) first_token: Option<Time>,
@@ -79,6 +81,7 @@ impl Sequence {
             chain,
             preemptions: 0,
             load_finished: false,
+            last_step: 0,
             queued,
             scheduled: None,
             first_token: None,
