@@ -127,22 +127,22 @@ pub fn rebuild(header: &Header) -> Result<Vec<Value>, RecordingError> {
     Ok(writer.finish(header.requests.len(), replica.scheduler(), replica.clock()))
 }
 
-/// Steps without a token after which an engine that waits for no load waits for ever.
-const STUCK_AFTER_STEPS: u64 = 10_000;
+/// Steps without an output token after which an engine goes round for ever: no prompt takes as many chunks.
+const STUCK_AFTER_STEPS: u64 = 100_000;
 
 /// Makes every schedule() call of a lower index than `until`, as far as there is anything to do.
 fn advance(replica: &mut Replica, until: u64, writer: &mut Writer) -> Result<(), RecordingError> {
     let patience = STUCK_AFTER_STEPS + u64::from(replica.config().kv_load_delay_steps);
     loop {
-        let (from, tokens) = (replica.steps(), replica.scheduler().totals().scheduled_tokens);
+        let (from, tokens) = (replica.steps(), replica.scheduler().totals().output_tokens);
         let goal = until.min(from.saturating_add(patience));
         replica.advance_recorded(Limit::Step(goal), writer);
         if replica.steps() < goal || goal == until {
             return Ok(());
         }
-        if replica.scheduler().totals().scheduled_tokens == tokens {
+        if replica.scheduler().totals().output_tokens == tokens {
             return Err(RecordingError::Impossible(format!(
-                "the engine waits for ever from step {from} on: the head of its queue never fits"
+                "from step {from} on no request makes headway: this engine would wait for ever"
             )));
         }
     }
