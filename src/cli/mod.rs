@@ -69,8 +69,8 @@ struct RunOptions {
     /// Another seed than the scenario's
     #[arg(long)]
     seed: Option<u64>,
-    /// Threads to run on; all cores unless given. Results are the same for any number
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    /// Threads to run on, up to 256; all cores unless given. Results are the same for any number
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
     /// Nothing on stderr but errors
     #[arg(long)]
