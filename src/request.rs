@@ -29,7 +29,8 @@ pub struct ContentRun {
 /// outputs, unless the runs reach past the prompt.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Content {
-    runs: Arc<[ContentRun]>,
+    /// None where nothing is identified, so that such requests are copied without touching a shared count.
+    runs: Option<Arc<[ContentRun]>>,
 }
 
 /// Streams from here on belong to one request each.
@@ -52,17 +53,17 @@ impl Content {
                 _ => joined.push(run),
             }
         }
-        Content { runs: joined.into() }
+        Content { runs: (!joined.is_empty()).then(|| joined.into()) }
     }
 
     /// The runs, in token order.
     pub fn runs(&self) -> &[ContentRun] {
-        &self.runs
+        self.runs.as_deref().unwrap_or_default()
     }
 
     /// Tokens that carry an identity.
     pub fn tokens(&self) -> u32 {
-        self.runs.iter().map(|run| run.tokens).sum()
+        self.runs().iter().map(|run| run.tokens).sum()
     }
 
     /// The first `tokens` tokens only.
@@ -71,7 +72,7 @@ impl Content {
             return self.clone();
         }
         let mut left = tokens;
-        Content::from_runs(self.runs.iter().map(|run| {
+        Content::from_runs(self.runs().iter().map(|run| {
             let kept = run.tokens.min(left);
             left -= kept;
             ContentRun { tokens: kept, ..*run }
