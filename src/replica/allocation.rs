@@ -29,8 +29,11 @@ impl Scheduler {
         let block_size = self.config.block_size;
         let sequence = &mut self.sequences[slot as usize];
         // The last token must be computed for its logits, so a fully cached prompt loses a whole block.
-        let most = (sequence.known() - 1) / block_size;
-        self.cache.look_up(sequence.keys_up_to(most, block_size), &mut self.hits);
+        let most = ((sequence.known() - 1) / block_size).min(sequence.findable_blocks());
+        for index in 0..most {
+            let Some(hit) = self.cache.look_up(sequence.key(index)) else { break };
+            self.hits.push(hit);
+        }
         if self.config.speculation.is_some_and(|speculation| speculation.eagle) {
             self.hits.pop();
         }
@@ -54,7 +57,7 @@ impl Scheduler {
             .map(|slot| {
                 let sequence = self.sequence(slot);
                 let whole = self.config.blocks_for(sequence.known().min(self.config.max_model_len));
-                whole.saturating_sub(sequence.blocks.len() as u32)
+                whole.saturating_sub(sequence.held.blocks.len() as u32)
             })
             .sum()
     }
@@ -65,7 +68,7 @@ impl Scheduler {
         let config = &self.config;
         let sequence = &self.sequences[slot as usize];
         let watermark = if need.admission && !self.running.is_empty() { config.watermark_blocks } else { 0 };
-        let held = (sequence.blocks.len() + self.hits.len()) as u32;
+        let held = (sequence.held.blocks.len() + self.hits.len()) as u32;
         let evictable = self.cache.count_evictable(&self.hits);
         let free = self.cache.free_count();
         let fits = |total_tokens: u32, free: u32| {
@@ -88,16 +91,13 @@ impl Scheduler {
             return false;
         }
         let wanted = config.blocks_for(total.min(config.max_model_len)).saturating_sub(held);
-        for &hit in &self.hits {
-            self.cache.touch(hit);
-        }
+        self.cache.touch(&self.hits);
         let hits = self.hits.len() as u32;
-        let sequence = &mut self.sequences[slot as usize];
-        sequence.blocks.extend_from_slice(&self.hits);
-        sequence.registered += hits;
-        for _ in 0..wanted {
-            sequence.blocks.push(self.cache.take());
-        }
+        let held = &mut self.sequences[slot as usize].held;
+        held.blocks.extend_from_slice(&self.hits);
+        held.registered += hits;
+        held.in_table += hits;
+        self.cache.take(wanted, &mut held.blocks);
         if need.external == 0 {
             let tokens = (computed + need.tokens).min(self.sequence(slot).known());
             self.register(slot, tokens);
@@ -105,22 +105,29 @@ impl Scheduler {
         true
     }
 
-    /// Puts the full blocks among the first `tokens` tokens into the prefix-cache table.
+    /// The full blocks among the first `tokens` tokens are cached from here on; those that others could ask for
+    /// enter the prefix-cache table.
     pub(super) fn register(&mut self, slot: Slot, tokens: u32) {
         if !self.config.enable_prefix_caching {
             return;
         }
-        let block_size = self.config.block_size;
-        let full = tokens / block_size;
+        let full = tokens / self.config.block_size;
         let sequence = &mut self.sequences[slot as usize];
-        let from = sequence.registered;
-        if full <= from {
+        if full <= sequence.held.registered {
             return;
         }
-        sequence.keys_up_to(full, block_size);
-        for block in from..full {
-            self.cache.register(sequence.blocks[block as usize], sequence.keys[block as usize]);
+        sequence.held.registered = full;
+        let identified = sequence.identified_blocks().min(full);
+        self.enter_table(slot, identified);
+    }
+
+    /// Puts the leading `count` blocks, all of them full, into the prefix-cache table.
+    pub(super) fn enter_table(&mut self, slot: Slot, count: u32) {
+        let sequence = &mut self.sequences[slot as usize];
+        for index in sequence.held.in_table..count {
+            let key = sequence.key(index);
+            self.cache.register(sequence.held.blocks[index as usize], key);
         }
-        sequence.registered = full;
+        sequence.held.in_table = sequence.held.in_table.max(count);
     }
 }

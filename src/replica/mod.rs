@@ -8,7 +8,7 @@
 //! - [`step`]: what a step holds, as plain data
 //! - `allocation`: which blocks that takes
 //! - [`output`]: what comes out of a step
-//! - `kv_cache`: which blocks they get, and what the prefix cache still holds
+//! - `kv_cache`, `free_list`, `block_keys`: which blocks they get, and what the prefix cache still holds
 //! - `sequence`: one request inside, and the queue it waits in
 //! - `literal`: when each step happens
 
@@ -21,7 +21,9 @@ use crate::step_time::StepTime;
 use crate::time::Time;
 
 mod allocation;
+mod block_keys;
 pub mod config;
+mod free_list;
 mod inbox;
 mod kv_cache;
 mod literal;

@@ -2,9 +2,8 @@
 //!
 //! After `update_from_output` of `vllm/v1/core/sched/scheduler.py` and `async_scheduler.py`.
 
-use super::kv_cache::BlockId;
 use super::scheduler::Scheduler;
-use super::sequence::{Slot, State};
+use super::sequence::{Holding, Slot, State};
 use super::step::Step;
 use crate::request::{EngineOutcome, Finish, Ledger, Request, RequestId};
 use crate::time::Time;
@@ -142,25 +141,32 @@ impl Scheduler {
         if let Some(&slot) = self.slots.get(&id) {
             self.sequence_mut(slot).load_finished = true;
         } else if let Some(place) = self.loading.iter().position(|(loading, _)| *loading == id) {
-            let (_, blocks) = self.loading.remove(place);
-            self.cache.release(&blocks);
+            let (_, held) = self.loading.remove(place);
+            self.cache.release(held.view());
         }
     }
 
     /// Frees a request's blocks. Where a KV connector fills blocks and a step in flight may still write these,
     /// they wait for its output: the load would not be ordered against that write.
-    pub(super) fn give_back(&mut self, slot: Slot, blocks: Vec<BlockId>) {
+    pub(super) fn give_back(&mut self, slot: Slot) {
         let fences = self.config.async_scheduling && self.config.kv_load_delay_steps > 0;
-        if !fences || self.sequence(slot).last_step <= self.processed {
-            self.cache.release(&blocks);
-        } else if !blocks.is_empty() {
-            self.fenced.push_back((self.composed, blocks));
+        let sequence = &mut self.sequences[slot as usize];
+        if fences && sequence.last_step > self.processed {
+            let held = std::mem::take(&mut sequence.held);
+            if !held.blocks.is_empty() {
+                self.fenced.push_back((self.composed, held));
+            }
+            return;
         }
+        self.cache.release(sequence.held.view());
+        // The table's memory is kept for whoever comes next.
+        sequence.held.blocks.clear();
+        (sequence.held.registered, sequence.held.in_table) = (0, 0);
     }
 
     fn lift_fences(&mut self) {
-        while let Some((_, blocks)) = self.fenced.pop_front_if(|(fence, _)| *fence <= self.processed) {
-            self.cache.release(&blocks);
+        while let Some((_, held)) = self.fenced.pop_front_if(|(fence, _)| *fence <= self.processed) {
+            self.cache.release(held.view());
         }
     }
 
@@ -182,7 +188,6 @@ impl Scheduler {
         let id = sequence.request.id;
         let loading = sequence.state == State::WaitingForRemoteKvs && !sequence.load_finished;
         sequence.state = State::Finished;
-        let blocks = std::mem::take(&mut sequence.blocks);
         let decode_parts =
             sequence.first_token.map_or(Ledger::default(), |_| ledger.since(&sequence.ledger_at_first_token));
         events.push(EngineEvent::Ended(EngineOutcome {
@@ -199,9 +204,10 @@ impl Scheduler {
         }));
         self.slots.remove(&sequence.request.id);
         if loading {
-            self.loading.push((id, blocks));
+            let held: Holding = std::mem::take(&mut sequence.held);
+            self.loading.push((id, held));
         } else {
-            self.give_back(slot, blocks);
+            self.give_back(slot);
         }
         self.vacant.push(slot);
         self.unflushed_ends = true;

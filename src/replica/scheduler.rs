@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 use super::allocation::Need;
 use super::config::{EngineConfig, SchedulingPolicy};
 use super::kv_cache::{BlockId, KvCache};
-use super::sequence::{Sequence, Slot, State, WaitingQueue};
+use super::sequence::{Holding, Sequence, Slot, State, WaitingQueue};
 use super::step::{Scheduled, Step, Totals};
 use crate::request::{Request, RequestId};
 use crate::time::Time;
@@ -37,9 +37,9 @@ pub struct Scheduler {
     pub(super) composed: u64,
     pub(super) processed: u64,
     /// Blocks that a step in flight may still write, with the number of the last such step.
-    pub(super) fenced: VecDeque<(u64, Vec<BlockId>)>,
+    pub(super) fenced: VecDeque<(u64, Holding)>,
     /// Blocks of aborted requests that a load is still filling.
-    pub(super) loading: Vec<(RequestId, Vec<BlockId>)>,
+    pub(super) loading: Vec<(RequestId, Holding)>,
     pub(super) hits: Vec<BlockId>,
     pub(super) passed_over: Vec<Slot>,
 }
@@ -51,7 +51,7 @@ impl Scheduler {
             SchedulingPolicy::Priority => WaitingQueue::Priority(Default::default()),
         };
         Scheduler {
-            cache: KvCache::new(config.num_gpu_blocks, config.enable_prefix_caching),
+            cache: KvCache::new(config.num_gpu_blocks),
             sequences: Vec::new(),
             vacant: Vec::new(),
             slots: FxHashMap::default(),
@@ -128,7 +128,7 @@ impl Scheduler {
 
     /// The block table entries that `part` of the step just scheduled added to.
     pub fn blocks_of(&self, part: &Scheduled) -> &[u32] {
-        &self.sequence(part.slot).blocks[part.blocks_before as usize..]
+        &self.sequence(part.slot).held.blocks[part.blocks_before as usize..]
     }
 
     /// Prompt length of a scheduled request.
@@ -158,14 +158,15 @@ impl Scheduler {
         let serial = self.next_serial;
         self.next_serial += 1;
         let id = request.id;
-        let sequence = Sequence::new(serial, request, self.config.block_size, now);
+        let block_size = self.config.block_size;
         let slot = match self.vacant.pop() {
             Some(slot) => {
-                self.sequences[slot as usize] = sequence;
+                let earlier = &mut self.sequences[slot as usize];
+                *earlier = Sequence::new(serial, request, block_size, now, Some(earlier));
                 slot
             }
             None => {
-                self.sequences.push(sequence);
+                self.sequences.push(Sequence::new(serial, request, block_size, now, None));
                 (self.sequences.len() - 1) as Slot
             }
         };
@@ -204,7 +205,7 @@ impl Scheduler {
             }
             let drafts = (tokens + sequence.computed).saturating_sub(known);
             let before = sequence.computed;
-            let blocks_before = sequence.blocks.len() as u32;
+            let blocks_before = sequence.held.blocks.len() as u32;
             let need = Need { tokens, external: 0, admission: false, reserved: 0 };
             self.hits.clear();
             let mut allocated = true;
@@ -267,16 +268,18 @@ impl Scheduler {
     }
 
     fn preempt(&mut self, slot: Slot, step: &mut Step) {
+        // It may find its own blocks again, so the private ones enter the table now.
+        let cached = self.sequence(slot).held.registered;
+        self.enter_table(slot, cached);
         let sequence = &mut self.sequences[slot as usize];
-        let blocks = std::mem::take(&mut sequence.blocks);
+        sequence.tabled_blocks = sequence.tabled_blocks.max(cached);
         sequence.state = State::Preempted;
         sequence.computed = 0;
         sequence.drafts = 0;
-        sequence.registered = 0;
         sequence.preemptions += 1;
         step.preempted.push(sequence.request.id);
         self.totals.preemptions += 1;
-        self.give_back(slot, blocks);
+        self.give_back(slot);
         self.waiting.put_back(slot, &self.sequences[slot as usize]);
     }
 
@@ -458,15 +461,15 @@ impl Scheduler {
     /// Where a law is broken.
     pub(super) fn check(&self) {
         let here = self.running.iter().copied().chain(self.waiting.iter()).chain(self.skipped.iter());
-        let held = here.map(|slot| self.sequence(slot).blocks.as_slice());
-        let fenced = self.fenced.iter().map(|(_, blocks)| blocks.as_slice());
-        let loading = self.loading.iter().map(|(_, blocks)| blocks.as_slice());
+        let held = here.map(|slot| self.sequence(slot).held.view());
+        let fenced = self.fenced.iter().map(|(_, held)| held.view());
+        let loading = self.loading.iter().map(|(_, held)| held.view());
         self.cache.check(held.chain(fenced).chain(loading));
         for &slot in &self.running {
             let sequence = self.sequence(slot);
             assert_eq!(sequence.state, State::Running, "the running list holds one that does not run");
             assert!(
-                sequence.computed <= sequence.blocks.len() as u32 * self.config.block_size,
+                sequence.computed <= sequence.held.blocks.len() as u32 * self.config.block_size,
                 "law 2: tokens are computed that have no block"
             );
         }

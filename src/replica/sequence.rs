@@ -4,7 +4,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::kv_cache::{BlockId, BlockKey, KeyChain};
+use super::block_keys::{BlockKey, KeyChain};
+use super::kv_cache::{BlockId, Held};
 use crate::request::{Ledger, Request};
 use crate::time::Time;
 
@@ -43,12 +44,14 @@ pub(super) struct Sequence {
     pub(super) verifications: u32,
     /// Tokens sampled by all steps scheduled so far, those in flight included.
     pub(super) sampled: u32,
-    /// The block table.
-    pub(super) blocks: Vec<BlockId>,
-    /// Leading blocks that are in the prefix-cache table.
-    pub(super) registered: u32,
-    pub(super) keys: Vec<BlockKey>,
-    pub(super) chain: KeyChain,
+    /// Its blocks.
+    pub(super) held: Holding,
+    /// Leading blocks that others could ask for: all their tokens carry an identity.
+    identified_blocks: u32,
+    /// Leading blocks that have ever been in the prefix-cache table under its keys; later ones cannot be found.
+    pub(super) tabled_blocks: u32,
+    keys: Vec<BlockKey>,
+    chain: KeyChain,
     pub(super) preemptions: u32,
     /// The load of its remote KV is done.
     pub(super) load_finished: bool,
@@ -62,9 +65,39 @@ pub(super) struct Sequence {
     pub(super) cached_tokens: u32,
 }
 
+/// Blocks that a request holds.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Holding {
+    /// The block table.
+    pub(super) blocks: Vec<BlockId>,
+    /// Leading blocks that are full and cached.
+    pub(super) registered: u32,
+    /// Leading blocks that are in the prefix-cache table, where others find them.
+    pub(super) in_table: u32,
+}
+
+impl Holding {
+    pub(super) fn view(&self) -> Held<'_> {
+        Held { blocks: &self.blocks, in_table: self.in_table, registered: self.registered }
+    }
+}
+
 impl Sequence {
-    pub(super) fn new(serial: u64, request: Request, block_size: u32, queued: Time) -> Sequence {
+    /// Reuses the memory of `earlier`, an ended request.
+    pub(super) fn new(
+        serial: u64,
+        request: Request,
+        block_size: u32,
+        queued: Time,
+        earlier: Option<&mut Sequence>,
+    ) -> Sequence {
         let chain = KeyChain::new(block_size, request.id);
+        let identified_blocks = request.content.tokens() / block_size;
+        let (held, mut keys) = earlier.map_or_else(Default::default, |earlier| {
+            (std::mem::take(&mut earlier.held), std::mem::take(&mut earlier.keys))
+        });
+        keys.clear();
+        debug_assert!(held.blocks.is_empty(), "an ended request holds no block");
         Sequence {
             serial,
             request,
@@ -75,9 +108,10 @@ impl Sequence {
             drafts: 0,
             verifications: 0,
             sampled: 0,
-            blocks: Vec::new(),
-            registered: 0,
-            keys: Vec::new(),
+            held,
+            identified_blocks,
+            tabled_blocks: 0,
+            keys,
             chain,
             preemptions: 0,
             load_finished: false,
@@ -96,17 +130,24 @@ impl Sequence {
         self.request.prompt_tokens + self.output
     }
 
-    /// Keys of the first `count` full blocks.
-    ///
-    /// # Panics
-    /// If a block is not full yet: its content is not known.
-    pub(super) fn keys_up_to(&mut self, count: u32, block_size: u32) -> &[BlockKey] {
-        assert!(count * block_size <= self.known(), "a key was asked of a block that is not full");
-        while self.keys.len() < count as usize {
+    /// The key of block number `index`, which is full.
+    pub(super) fn key(&mut self, index: u32) -> BlockKey {
+        while self.keys.len() <= index as usize {
             let key = self.chain.next(&self.request.content);
             self.keys.push(key);
         }
-        &self.keys[..count as usize]
+        self.keys[index as usize]
+    }
+
+    /// Leading blocks that somebody could find in the prefix-cache table: those others may hold too, and those
+    /// it has put there itself before it was preempted.
+    pub(super) fn findable_blocks(&self) -> u32 {
+        self.identified_blocks.max(self.tabled_blocks)
+    }
+
+    /// Leading blocks that others could ask for.
+    pub(super) fn identified_blocks(&self) -> u32 {
+        self.identified_blocks
     }
 
     /// Orders the waiting queue under the priority policy, and (first two fields) chooses victims.
