@@ -49,6 +49,13 @@ impl Histogram {
         self.total += count;
     }
 
+    /// Counts `count` values of each of `steps` spans, each `growth` above the one before.
+    pub fn add_series(&mut self, first: Span, growth: Span, steps: u64, count: u64) {
+        for step in 0..steps {
+            self.add(first + growth * step, count);
+        }
+    }
+
     /// Adds all of another's counts.
     pub fn merge(&mut self, other: &Histogram) {
         if self.counts.len() < other.counts.len() {

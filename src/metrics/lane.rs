@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::Histogram;
-use crate::observe::{Observer, StepRun};
+use crate::observe::{GapRun, Observer, StepRun};
 use crate::time::{Span, Time};
 
 /// Most points of a timeline: when it would have more, neighbours are joined and the interval doubles.
@@ -88,6 +88,30 @@ impl LaneStats {
         self.interval
     }
 
+    /// Enters a run into the timeline: each step at the point in which it began.
+    fn draw(&mut self, run: &StepRun<'_>) {
+        let (mut drawn, mut kv_blocks_used) = (0, run.kv_blocks_used);
+        let mut taken = run.taken.iter().peekable();
+        // The interval may double for the last step, so that place is found first.
+        self.point_at(run.start_of(run.count - 1));
+        while drawn < run.count {
+            let start = run.start_of(drawn);
+            let index = start.as_ps() / self.interval.as_ps();
+            let next_point = Time::from_ps((index + 1) * self.interval.as_ps());
+            let until = run.steps_before(next_point);
+            // Blocks only become more during a run, so the last step of a point has most.
+            while let Some(taken) = taken.next_if(|taken| taken.step < until) {
+                kv_blocks_used += taken.blocks;
+            }
+            let point = &mut self.timeline[index as usize];
+            point.running = point.running.max(run.running);
+            point.waiting = point.waiting.max(run.waiting);
+            point.kv_blocks_used = point.kv_blocks_used.max(kv_blocks_used);
+            point.steps += until - drawn;
+            drawn = until;
+        }
+    }
+
     fn point_at(&mut self, at: Time) -> &mut TimelinePoint {
         while (at.as_ps() / self.interval.as_ps()) as usize >= MOST_POINTS {
             self.interval = self.interval * 2;
@@ -121,11 +145,11 @@ pub fn median_batch(batch_time: &[Span]) -> u32 {
 }
 
 impl Observer for LaneStats {
-    fn steps(&mut self, run: &StepRun) {
+    fn steps(&mut self, run: &StepRun<'_>) {
         let gpu = run.gpu_time();
         self.steps += run.count;
         self.busy += gpu;
-        self.last_end = run.start + gpu;
+        self.last_end = run.end();
         self.prefill_tokens += u64::from(run.prefill_tokens) * run.count;
         self.decode_tokens += u64::from(run.decodes) * run.count;
         let batch = run.running as usize;
@@ -134,33 +158,37 @@ impl Observer for LaneStats {
         }
         self.batch_time[batch] += gpu;
         self.kv_block_time += u128::from(run.kv_blocks_used) * u128::from(gpu.as_ps());
-        let point = self.point_at(run.start);
-        point.running = point.running.max(run.running);
-        point.waiting = point.waiting.max(run.waiting);
-        point.kv_blocks_used = point.kv_blocks_used.max(run.kv_blocks_used);
-        point.steps += run.count;
+        for taken in run.taken {
+            // Blocks count from the step that took them on.
+            let rest = gpu - run.gpu_time_of(taken.step);
+            self.kv_block_time += u128::from(taken.blocks) * u128::from(rest.as_ps());
+        }
+        self.draw(run);
     }
 
-    fn token_gaps(&mut self, gap: Span, count: u64) {
-        self.token_gaps.add(gap, count);
+    fn token_gaps(&mut self, gaps: &GapRun) {
+        self.token_gaps.add_series(gaps.first, gaps.growth, gaps.steps, gaps.count);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::Pace;
 
-    fn step(start_ms: u64, running: u32) -> StepRun {
+    fn step(start_ms: u64, running: u32) -> StepRun<'static> {
         StepRun {
             start: Time::ZERO + Span::from_ms(start_ms),
             count: 1,
             first: Span::from_ms(1),
             growth: Span::ZERO,
+            pace: Pace::After(Span::ZERO),
             decodes: running,
             prefill_tokens: 0,
             running,
             waiting: 0,
             kv_blocks_used: running * 2,
+            taken: &[],
         }
     }
 

@@ -90,6 +90,12 @@ impl FreeList {
         cached
     }
 
+    /// Whether the table knows any of the next `count` blocks.
+    pub(super) fn next_in_table(&self, count: u32) -> bool {
+        let from_queue = (count as usize).saturating_sub(self.stack.len() + self.untouched.len());
+        self.entries().take(from_queue).any(|entry| entry & IN_TABLE != 0)
+    }
+
     /// Returns an uncached block: it is the next to be taken.
     pub(super) fn prepend(&mut self, block: BlockId) {
         self.stack.push(block);

@@ -131,6 +131,11 @@ impl KvCache {
         self.evictions += u64::from(self.free.take(count, blocks, |block| table.remove(block)));
     }
 
+    /// Whether taking `count` blocks would change what look-ups find.
+    pub(super) fn would_evict_from_table(&self, count: u32) -> bool {
+        self.free.next_in_table(count)
+    }
+
     /// Puts a full block of one holder into the table, behind others of the same key.
     pub(super) fn register(&mut self, block: BlockId, key: BlockKey) {
         self.table.add(block, key);

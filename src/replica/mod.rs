@@ -10,7 +10,9 @@
 //! - [`output`]: what comes out of a step
 //! - `kv_cache`, `free_list`, `block_keys`: which blocks they get, and what the prefix cache still holds
 //! - `sequence`: one request inside, and the queue it waits in
-//! - `literal`: when each step happens
+//! - `engine`: when each step happens
+//! - `decode_clock`: decodes without a visit to each at every step
+//! - `jump`: many steps at once
 
 use std::sync::Arc;
 
@@ -23,10 +25,12 @@ use crate::time::Time;
 mod allocation;
 mod block_keys;
 pub mod config;
+mod decode_clock;
+mod engine;
 mod free_list;
-mod inbox;
+pub(crate) mod inbox;
+mod jump;
 mod kv_cache;
-mod literal;
 pub mod output;
 pub mod scheduler;
 mod sequence;
@@ -34,7 +38,7 @@ pub mod step;
 
 pub use config::{EngineConfig, SchedulingPolicy, Speculation};
 use inbox::Inbox;
-use literal::{Listeners, Literal};
+use engine::{Engine, Listeners};
 pub use output::EngineEvent;
 pub use scheduler::Scheduler;
 pub use step::{Scheduled, Step, Totals};
@@ -53,6 +57,15 @@ pub enum Input {
 /// Orders to an engine: none yet. Slow-downs, drains and crashes will be its variants.
 #[derive(Clone, Copy, Debug)]
 pub enum Control {}
+
+/// How a replica composes its steps: to the same result, at another cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// Decodes on a clock, many steps at once where nothing changes, the literal way where that cannot go.
+    Fast,
+    /// Every sequence at every step: the judge.
+    Literal,
+}
 
 /// How far a replica may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,14 +93,19 @@ pub trait Recorder {
 #[derive(Clone, Debug)]
 pub struct Replica {
     inbox: Inbox,
-    engine: Literal,
+    engine: Engine,
     events: Vec<EngineEvent>,
 }
 
 impl Replica {
     /// An empty engine at time zero.
     pub fn new(config: EngineConfig, step_time: Arc<dyn StepTime>) -> Replica {
-        Replica { inbox: Inbox::default(), engine: Literal::new(config, step_time), events: Vec::new() }
+        Replica::on_path(config, step_time, Path::Fast)
+    }
+
+    /// The same, composing its steps in a given way.
+    pub fn on_path(config: EngineConfig, step_time: Arc<dyn StepTime>, path: Path) -> Replica {
+        Replica { inbox: Inbox::default(), engine: Engine::new(config, step_time, path), events: Vec::new() }
     }
 
     /// Watches laws 2 and 5 at every step from here on; slow.

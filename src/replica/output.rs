@@ -23,20 +23,25 @@ pub enum EngineEvent {
 }
 
 impl Scheduler {
-    /// Takes in the output of a step at `now`: appends tokens, ends requests, frees their blocks.
-    /// `token` hears of every request that got tokens and had some before, with the time since the last.
+    /// Takes in the output of a step at `now`: appends tokens, ends requests, frees their blocks. `decodes` is
+    /// how many got a token on the decode clock. `token` hears of every other request that got tokens and had
+    /// some before, with the time of the last. Returns how many ended on the clock that are part of the step
+    /// composed since.
     pub(super) fn process(
         &mut self,
         step: &Step,
+        decodes: u32,
         now: Time,
         ledger: &Ledger,
         events: &mut Vec<EngineEvent>,
         mut token: impl FnMut(Time),
-    ) {
-        if !step.scheduled.is_empty() {
+    ) -> u32 {
+        if !step.scheduled.is_empty() || decodes > 0 {
             self.processed += 1;
             self.lift_fences();
         }
+        self.totals.output_tokens += u64::from(decodes);
+        let mut riders = 0;
         let mut ended_running = false;
         for part in &step.scheduled {
             let sequence = &mut self.sequences[part.slot as usize];
@@ -44,6 +49,9 @@ impl Scheduler {
             if gone || part.sampled == 0 {
                 continue;
             }
+            let admission = sequence.admission;
+            riders += self.process_ends(admission, now, ledger, events);
+            let sequence = &mut self.sequences[part.slot as usize];
             let was_running = sequence.state == State::Running;
             let refused = part.drafts + 1 - part.sampled;
             if sequence.computed > 0 {
@@ -87,6 +95,7 @@ impl Scheduler {
             let sequences = &self.sequences;
             self.running.retain(|&slot| sequences[slot as usize].state == State::Running);
         }
+        riders + self.process_ends(u64::MAX, now, ledger, events)
     }
 
     /// Appends up to `sampled` tokens one by one; what follows a stop is dropped.
@@ -117,23 +126,25 @@ impl Scheduler {
         request.max_tokens.unwrap_or(self.config.max_model_len.saturating_sub(request.prompt_tokens))
     }
 
-    /// Ends a request whatever its state. Its blocks are free at once, unless a load is still filling them.
-    /// Returns whether it was here.
+    /// Ends a request whatever its state, before the step of `tick` is composed. Its blocks are free at once,
+    /// unless a load is still filling them. Returns whether it was on the decode clock; none if it was not here.
     pub(super) fn abort(
         &mut self,
         id: RequestId,
+        tick: u64,
         now: Time,
         ledger: &Ledger,
         events: &mut Vec<EngineEvent>,
-    ) -> bool {
-        let Some(&slot) = self.slots.get(&id) else { return false };
+    ) -> Option<bool> {
+        let &slot = self.slots.get(&id)?;
+        let was_on_clock = self.take_off(slot, tick);
         let state = self.sequence(slot).state;
         match state {
             State::Running => self.running.retain(|&other| other != slot),
             _ => self.remove_from_waiting(slot),
         }
         self.finish(slot, Finish::Aborted, now, ledger, events);
-        true
+        Some(was_on_clock)
     }
 
     /// The load of a request's remote KV is done, whether it is still waited for or not.
@@ -209,6 +220,7 @@ impl Scheduler {
         } else {
             self.give_back(slot);
         }
+        self.forget_off_clock(slot);
         self.vacant.push(slot);
         self.unflushed_ends = true;
     }

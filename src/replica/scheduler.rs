@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::allocation::Need;
 use super::config::{EngineConfig, SchedulingPolicy};
+use super::decode_clock::{Blocked, DecodeClock};
 use super::kv_cache::{BlockId, KvCache};
 use super::sequence::{Holding, Sequence, Slot, State, WaitingQueue};
 use super::step::{Scheduled, Step, Totals};
@@ -42,6 +43,10 @@ pub struct Scheduler {
     pub(super) loading: Vec<(RequestId, Holding)>,
     pub(super) hits: Vec<BlockId>,
     pub(super) passed_over: Vec<Slot>,
+    pub(super) admissions: u64,
+    /// The head of the waiting queue could not be admitted, and why that will not change by itself.
+    pub(super) blocked: Option<Blocked>,
+    pub(super) clock: DecodeClock,
 }
 
 impl Scheduler {
@@ -67,6 +72,9 @@ impl Scheduler {
             loading: Vec::new(),
             hits: Vec::new(),
             passed_over: Vec::new(),
+            admissions: 0,
+            blocked: None,
+            clock: DecodeClock::new(config.block_size),
             config,
         }
     }
@@ -178,11 +186,13 @@ impl Scheduler {
     /// Composes the next step into `step`.
     pub(super) fn schedule(&mut self, now: Time, step: &mut Step) {
         step.clear();
+        self.blocked = None;
         let mut budget = self.config.max_num_batched_tokens;
         self.schedule_running(&mut budget, step);
         if step.preempted.is_empty() {
             self.admit(&mut budget, now, step);
         }
+        self.composed += u64::from(!step.scheduled.is_empty());
         self.after_schedule(step);
     }
 
@@ -191,18 +201,12 @@ impl Scheduler {
         while position < self.running.len() && *budget > 0 {
             let slot = self.running[position];
             let sequence = self.sequence(slot);
-            if self.ends_in_flight(sequence) {
-                position += 1;
-                continue;
-            }
-            let known = sequence.known() + sequence.placeholders;
-            let room = self.config.max_model_len.saturating_sub(sequence.computed + 1);
-            let wanted = (known + sequence.drafts).saturating_sub(sequence.computed);
-            let tokens = self.below_threshold(wanted).min(*budget).min(room);
+            let tokens = self.tokens_wanted(sequence).min(*budget);
             if tokens == 0 {
                 position += 1;
                 continue;
             }
+            let known = sequence.known() + sequence.placeholders;
             let drafts = (tokens + sequence.computed).saturating_sub(known);
             let before = sequence.computed;
             let blocks_before = sequence.held.blocks.len() as u32;
@@ -233,6 +237,17 @@ impl Scheduler {
             step.scheduled.push(self.part(slot, tokens, before, drafts, false, blocks_before));
             position += 1;
         }
+    }
+
+    /// Tokens that a running request would compute next, were the budget large enough; 0 if none.
+    pub(super) fn tokens_wanted(&self, sequence: &Sequence) -> u32 {
+        if self.ends_in_flight(sequence) {
+            return 0;
+        }
+        let known = sequence.known() + sequence.placeholders;
+        let room = self.config.max_model_len.saturating_sub(sequence.computed + 1);
+        let wanted = (known + sequence.drafts).saturating_sub(sequence.computed);
+        self.below_threshold(wanted).min(room)
     }
 
     /// Asynchronous mode: its last token is on its way, by a limit that is known beforehand.
@@ -283,7 +298,8 @@ impl Scheduler {
         self.waiting.put_back(slot, &self.sequences[slot as usize]);
     }
 
-    fn admit(&mut self, budget: &mut u32, now: Time, step: &mut Step) {
+    pub(super) fn admit(&mut self, budget: &mut u32, now: Time, step: &mut Step) {
+        self.blocked = None;
         while *budget > 0 && self.running.len() < self.config.max_num_seqs as usize {
             let Some((slot, from_skipped)) = self.next_waiting() else { break };
             if self.sequence(slot).state == State::WaitingForRemoteKvs {
@@ -294,7 +310,15 @@ impl Scheduler {
                 }
                 self.promote(slot);
             }
+            let queries_before = step.cache_queries;
             if !self.try_admit(slot, from_skipped, budget, now, step) {
+                self.blocked = Some(Blocked {
+                    serial: self.sequence(slot).serial,
+                    budget: *budget,
+                    free_blocks: self.cache.free_count(),
+                    table_changes: self.cache.table_changes(),
+                    cache_queries: std::array::from_fn(|i| step.cache_queries[i] - queries_before[i]),
+                });
                 break;
             }
         }
@@ -304,7 +328,7 @@ impl Scheduler {
     }
 
     /// The head of the waiting queues, and whether it is the skipped one's.
-    fn next_waiting(&self) -> Option<(Slot, bool)> {
+    pub(super) fn next_waiting(&self) -> Option<(Slot, bool)> {
         match (self.skipped.head(), self.waiting.head()) {
             (Some(skipped), Some(waiting)) => match self.config.scheduling_policy {
                 SchedulingPolicy::Fcfs => Some((skipped, true)),
@@ -381,10 +405,13 @@ impl Scheduler {
         }
         self.pop_waiting(from_skipped);
         self.running.push(slot);
+        self.clock.admitted(slot);
         *budget -= tokens;
         self.totals.all_admission_hit_tokens += u64::from(before);
         let sequence = &mut self.sequences[slot as usize];
         sequence.state = State::Running;
+        sequence.admission = self.admissions;
+        self.admissions += 1;
         sequence.computed = before;
         if sequence.preemptions == 0 {
             self.totals.first_admission_hit_tokens += u64::from(before);
@@ -400,7 +427,7 @@ impl Scheduler {
         true
     }
 
-    fn part(
+    pub(super) fn part(
         &self,
         slot: Slot,
         tokens: u32,
@@ -425,9 +452,8 @@ impl Scheduler {
     }
 
     /// Tokens count as computed from here on; asynchronous mode assumes the sampled ones.
-    fn after_schedule(&mut self, step: &mut Step) {
+    pub(super) fn after_schedule(&mut self, step: &mut Step) {
         self.unflushed_ends = false;
-        self.composed += u64::from(!step.scheduled.is_empty());
         for part in &mut step.scheduled {
             let sequence = &mut self.sequences[part.slot as usize];
             sequence.computed += part.tokens;
@@ -438,6 +464,7 @@ impl Scheduler {
                 continue;
             }
             part.sampled = 1;
+            sequence.last_sampling_step = self.composed;
             if let Some(speculation) = self.config.speculation
                 && part.drafts > 0
             {

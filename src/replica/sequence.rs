@@ -44,6 +44,11 @@ pub(super) struct Sequence {
     pub(super) verifications: u32,
     /// Tokens sampled by all steps scheduled so far, those in flight included.
     pub(super) sampled: u32,
+    /// Orders the running list: counts admissions.
+    pub(super) admission: u64,
+    /// While it decodes on the clock: tokens sampled by the steps up to and with tick k are this plus k, and
+    /// `computed`, `output`, `placeholders` and `sampled` stand as they were when it joined.
+    pub(super) on_clock: Option<i64>,
     /// Its blocks.
     pub(super) held: Holding,
     /// Leading blocks that others could ask for: all their tokens carry an identity.
@@ -57,6 +62,8 @@ pub(super) struct Sequence {
     pub(super) load_finished: bool,
     /// Number of the last step with a token in it that it had a part in.
     pub(super) last_step: u64,
+    /// Number of the last such step that sampled a token for it.
+    pub(super) last_sampling_step: u64,
     pub(super) queued: Time,
     pub(super) scheduled: Option<Time>,
     pub(super) first_token: Option<Time>,
@@ -108,6 +115,8 @@ impl Sequence {
             drafts: 0,
             verifications: 0,
             sampled: 0,
+            admission: 0,
+            on_clock: None,
             held,
             identified_blocks,
             tabled_blocks: 0,
@@ -116,6 +125,7 @@ impl Sequence {
             preemptions: 0,
             load_finished: false,
             last_step: 0,
+            last_sampling_step: 0,
             queued,
             scheduled: None,
             first_token: None,

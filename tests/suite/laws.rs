@@ -3,27 +3,29 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use tailcast::observe::{Observer, StepRun};
+use tailcast::observe::{GapRun, Observer, StepRun};
 use tailcast::replica::{EngineEvent, Limit, Replica};
 use tailcast::request::{EngineOutcome, Finish};
 use tailcast::time::{Span, Time};
 
 use crate::random_engine::{Case, case};
 
-/// Everything an observer can hear, in order.
+/// Everything an observer can hear, however it was gathered into runs.
 #[derive(Debug, Default, PartialEq)]
-struct Heard {
-    steps: Vec<StepRun>,
-    gaps: Vec<(Span, u64)>,
+pub(crate) struct Heard {
+    pub(crate) steps: Vec<StepRun<'static>>,
+    pub(crate) gaps: BTreeMap<Span, u64>,
 }
 
 impl Observer for Heard {
-    fn steps(&mut self, run: &StepRun) {
-        self.steps.push(*run);
+    fn steps(&mut self, run: &StepRun<'_>) {
+        self.steps.extend(run.singles());
     }
 
-    fn token_gaps(&mut self, gap: Span, count: u64) {
-        self.gaps.push((gap, count));
+    fn token_gaps(&mut self, gaps: &GapRun) {
+        for step in 0..gaps.steps {
+            *self.gaps.entry(gaps.first + gaps.growth * step).or_default() += gaps.count;
+        }
     }
 }
 

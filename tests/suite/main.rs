@@ -3,6 +3,7 @@
 mod cli;
 mod fleets;
 mod golden;
+mod jumps;
 mod laws;
 mod queues;
 mod random_engine;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use tailcast::replica::{EngineConfig, Input, Replica, SchedulingPolicy, Speculation};
+use tailcast::replica::{EngineConfig, Input, Path, Replica, SchedulingPolicy, Speculation};
 use tailcast::request::{Content, ContentRun, Request, RequestId};
 use tailcast::step_time::affine::Affine;
 use tailcast::time::{Span, Time};
@@ -27,7 +27,12 @@ pub(crate) struct Case {
 impl Case {
     /// The replica with everything delivered.
     pub(crate) fn replica(&self) -> Replica {
-        let mut replica = Replica::new(self.engine.clone(), Arc::new(self.step_time));
+        self.replica_on(Path::Fast)
+    }
+
+    /// The same, composing its steps in a given way.
+    pub(crate) fn replica_on(&self, path: Path) -> Replica {
+        let mut replica = Replica::on_path(self.engine.clone(), Arc::new(self.step_time), path);
         self.deliver(&mut replica, Time::ZERO, Time::MAX);
         replica
     }

@@ -1,8 +1,9 @@
-//! The literal engine: visits every sequence at every step. Slow, obviously right, and the judge of any
-//! faster path.
+//! The engine loop: when each step happens.
 //!
-//! Knows when things happen: one recurrence gives the moments of every step. With h the host time of a step,
-//! g its GPU time and s(k) the moment schedule() is called,
+//! Knows one recurrence, for both ways of composing a step: the literal scheduler, which visits every sequence
+//! at every step, and the decode clock. The literal way alone ([`Path::Literal`]) is slow, obviously right, and
+//! the judge of the other. With h the host time of a step, g its GPU time and s(k) the moment schedule() is
+//! called,
 //!
 //! ```text
 //! synchronous    start(k) = s(k) + h                      s(k+1) = end(k)
@@ -20,23 +21,26 @@ use super::inbox::Inbox;
 use super::output::EngineEvent;
 use super::scheduler::Scheduler;
 use super::step::Step;
-use super::{EngineConfig, Input, Limit, Recorder};
-use crate::observe::{Observer, StepRun};
+use super::{EngineConfig, Input, Limit, Path, Recorder};
+use crate::observe::{GapRun, Observer, Pace, StepRun, Taken};
 use crate::request::{Ledger, RequestId};
 use crate::signals::Signals;
 use crate::step_time::{Batch, Chunk, Decodes, StepTime};
 use crate::time::{Span, Time};
 
 #[derive(Clone, Debug)]
-struct InFlight {
-    index: u64,
-    end: Time,
-    kind: StepKind,
-    step: Step,
+pub(super) struct InFlight {
+    pub(super) index: u64,
+    pub(super) end: Time,
+    pub(super) kind: StepKind,
+    /// Sequences on the decode clock that still get a token of it.
+    pub(super) decodes: u32,
+    /// What else it holds.
+    pub(super) step: Step,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum StepKind {
+pub(super) enum StepKind {
     Empty,
     Decode,
     Prefill,
@@ -49,19 +53,20 @@ pub(super) struct Listeners<'a> {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Literal {
-    scheduler: Scheduler,
-    step_time: Arc<dyn StepTime>,
+pub(super) struct Engine {
+    path: Path,
+    pub(super) scheduler: Scheduler,
+    pub(super) step_time: Arc<dyn StepTime>,
     /// When the engine loop can act next.
-    clock: Time,
+    pub(super) clock: Time,
     /// Index of the next schedule() call.
-    steps: u64,
-    in_flight: VecDeque<InFlight>,
+    pub(super) steps: u64,
+    pub(super) in_flight: VecDeque<InFlight>,
     /// The loop is blocked until the oldest step in flight ends.
     waits: bool,
     /// The last schedule() call came out empty: the engine sleeps before the next.
     slept_for_nothing: bool,
-    last_end: Time,
+    pub(super) last_end: Time,
     /// Loads under way: the step whose output reports them at the earliest.
     loads: VecDeque<(u64, RequestId)>,
     signals: Signals,
@@ -69,14 +74,16 @@ pub(super) struct Literal {
     ledger_until: Time,
     spare: Vec<Step>,
     chunks: Vec<Chunk>,
+    pub(super) taken: Vec<Taken>,
     check: bool,
 }
 
-impl Literal {
-    pub(super) fn new(config: EngineConfig, step_time: Arc<dyn StepTime>) -> Literal {
+impl Engine {
+    pub(super) fn new(config: EngineConfig, step_time: Arc<dyn StepTime>, path: Path) -> Engine {
         let scheduler = Scheduler::new(config);
         let signals = Signals { kv_blocks_usable: scheduler.usable_blocks(), ..Signals::default() };
-        Literal {
+        Engine {
+            path,
             scheduler,
             step_time,
             clock: Time::ZERO,
@@ -91,6 +98,7 @@ impl Literal {
             ledger_until: Time::ZERO,
             spare: Vec::new(),
             chunks: Vec::new(),
+            taken: Vec::new(),
             check: false,
         }
     }
@@ -133,6 +141,7 @@ impl Literal {
         let soonest = Span::from_ps(1);
         match self.in_flight.front() {
             Some(oldest) if self.waits => Some(oldest.end.max(self.clock)),
+            Some(_) if let Some(at) = self.next_end_on_clock() => Some(at),
             None if !self.scheduler.has_requests() => inbox.next_at().map(|at| at.max(self.clock) + soonest),
             _ => Some(self.clock + soonest),
         }
@@ -170,7 +179,9 @@ impl Literal {
             }
             self.drain(inbox, events, listeners);
             if self.scheduler.has_requests() {
-                self.schedule(listeners);
+                if !self.jump(until, inbox.next_at(), listeners) {
+                    self.schedule(listeners);
+                }
             } else if !self.in_flight.is_empty() {
                 self.waits = true;
             } else {
@@ -190,9 +201,11 @@ impl Literal {
             match input {
                 Input::Add(request) => self.scheduler.add(request, at),
                 Input::Abort(id) => {
-                    if self.scheduler.abort(id, self.clock, &self.ledger, events)
-                        && let Some(recorder) = &mut listeners.recorder
-                    {
+                    let aborted = self.scheduler.abort(id, self.steps, self.clock, &self.ledger, events);
+                    if let (Some(true), Some(in_flight)) = (aborted, self.in_flight.back_mut()) {
+                        in_flight.decodes -= 1;
+                    }
+                    if let (Some(_), Some(recorder)) = (aborted, &mut listeners.recorder) {
                         recorder.aborted(id);
                     }
                 }
@@ -203,15 +216,29 @@ impl Literal {
 
     fn schedule(&mut self, listeners: &mut Listeners<'_>) {
         let mut step = self.spare.pop().unwrap_or_default();
-        self.scheduler.schedule(self.clock, &mut step);
+        let on_clock =
+            self.path == Path::Fast && self.scheduler.schedule_on_clock(self.steps, self.clock, &mut step);
+        if !on_clock {
+            let in_flight = self.in_flight.back_mut().map(|in_flight| {
+                in_flight.decodes = 0;
+                &mut in_flight.step
+            });
+            self.scheduler.settle(self.steps, in_flight);
+            self.scheduler.schedule(self.clock, &mut step);
+        }
         if self.check {
             self.scheduler.check();
         }
         if let Some(recorder) = &mut listeners.recorder {
-            recorder.scheduled(self.steps, self.clock, &step, &self.scheduler);
+            let whole = if on_clock { &self.scheduler.spelt_out(self.steps, &step) } else { &step };
+            recorder.scheduled(self.steps, self.clock, whole, &self.scheduler);
         }
-        let (kind, run) = self.price(&step);
-        listeners_steps(listeners, &run, kind);
+        let decodes = if on_clock { self.scheduler.clock.decodes(self.steps) } else { Decodes::default() };
+        let (kind, run) = self.price(&step, decodes);
+        if kind != StepKind::Empty {
+            listeners.observer.steps(&run);
+        }
+        let end = run.end();
         let delay = u64::from(self.scheduler.config().kv_load_delay_steps);
         self.loads.extend(step.loads_started.iter().map(|&(id, _)| (self.steps + delay, id)));
         let asynchronous = self.scheduler.config().async_scheduling;
@@ -219,15 +246,15 @@ impl Literal {
         let goes_on = kind != StepKind::Empty || self.scheduler.has_requests();
         self.waits = !(asynchronous && had_none_in_flight && goes_on);
         self.slept_for_nothing = kind == StepKind::Empty;
-        self.last_end = run.start + run.first;
-        self.in_flight.push_back(InFlight { index: self.steps, end: self.last_end, kind, step });
+        self.last_end = end;
+        self.in_flight.push_back(InFlight { index: self.steps, end, kind, decodes: decodes.count, step });
         self.steps += 1;
     }
 
-    /// The moments of a step composed now; moves the clock past its host time.
-    fn price(&mut self, step: &Step) -> (StepKind, StepRun) {
+    /// The moments of a step composed now, with these decodes on the clock beside it; moves the engine's time
+    /// past its host time.
+    fn price(&mut self, step: &Step, mut decodes: Decodes) -> (StepKind, StepRun<'static>) {
         self.chunks.clear();
-        let mut decodes = Decodes::default();
         let mut prefill_tokens = 0;
         for part in &step.scheduled {
             let context = part.before + part.tokens;
@@ -243,7 +270,7 @@ impl Literal {
         }
         let cost = self.step_time.cost(&Batch { chunks: &self.chunks, decodes });
         self.clock += cost.host;
-        let kind = match (step.scheduled.is_empty(), self.chunks.is_empty()) {
+        let kind = match (step.scheduled.is_empty() && decodes.count == 0, self.chunks.is_empty()) {
             (true, _) => StepKind::Empty,
             (false, true) => StepKind::Decode,
             (false, false) => StepKind::Prefill,
@@ -253,11 +280,13 @@ impl Literal {
             count: 1,
             first: cost.gpu,
             growth: Span::ZERO,
+            pace: Pace::After(Span::ZERO),
             decodes: decodes.count,
             prefill_tokens,
             running: self.scheduler.running_count(),
             waiting: self.scheduler.waiting_count(),
             kv_blocks_used: self.scheduler.usable_blocks() - self.scheduler.free_blocks(),
+            taken: &[],
         };
         (kind, run)
     }
@@ -267,21 +296,30 @@ impl Literal {
         self.clock = self.clock.max(done.end);
         self.account(self.clock, done.kind);
         let ended_from = events.len();
-        let (mut last_token, mut tokens) = (self.clock, 0);
         let now = self.clock;
         let observer = &mut *listeners.observer;
-        self.scheduler.process(&done.step, now, &self.ledger, events, |before| {
-            // Almost all requests of a step had their last token at the same moment.
-            if before != last_token {
-                if tokens > 0 {
-                    observer.token_gaps(now - last_token, tokens);
-                }
-                (last_token, tokens) = (before, 0);
+        let mut gaps = |since: Time, count: u64| {
+            if count > 0 {
+                observer.token_gaps(&GapRun { first: now - since, growth: Span::ZERO, steps: 1, count });
             }
-            tokens += 1;
-        });
-        if tokens > 0 {
-            observer.token_gaps(now - last_token, tokens);
+        };
+        self.scheduler.take_due_now(done.index);
+        let (mut last_token, mut tokens) = (self.scheduler.clock.last_token_at(), u64::from(done.decodes));
+        let riders =
+            self.scheduler.process(&done.step, done.decodes, now, &self.ledger, events, |before| {
+                // Almost all requests of a step had their last token at the same moment.
+                if before != last_token {
+                    gaps(last_token, tokens);
+                    (last_token, tokens) = (before, 0);
+                }
+                tokens += 1;
+            });
+        gaps(last_token, tokens);
+        if done.kind != StepKind::Empty {
+            self.scheduler.clock.set_last_token_at(now);
+        }
+        if let Some(in_flight) = self.in_flight.front_mut() {
+            in_flight.decodes -= riders;
         }
         let reported = self.loads.iter().take_while(|(earliest, _)| *earliest <= done.index).count();
         for (_, id) in self.loads.drain(..reported) {
@@ -297,7 +335,7 @@ impl Literal {
         self.spare.push(done.step);
     }
 
-    fn read_gauges(&mut self) {
+    pub(super) fn read_gauges(&mut self) {
         let totals = self.scheduler.totals();
         self.signals = Signals {
             running: self.scheduler.running_count(),
@@ -311,7 +349,7 @@ impl Literal {
     }
 
     /// Books the time since the last booking.
-    fn account(&mut self, until: Time, kind: StepKind) {
+    pub(super) fn account(&mut self, until: Time, kind: StepKind) {
         let span = until - self.ledger_until;
         self.ledger_until = until;
         match kind {
@@ -319,11 +357,5 @@ impl Literal {
             StepKind::Decode => self.ledger.decode += span,
             StepKind::Prefill => self.ledger.prefill += span,
         }
-    }
-}
-
-fn listeners_steps(listeners: &mut Listeners<'_>, run: &StepRun, kind: StepKind) {
-    if kind != StepKind::Empty {
-        listeners.observer.steps(run);
     }
 }

@@ -1,0 +1,248 @@
+//! Many steps at once.
+//!
+//! Knows the engine's recurrence in closed form. While everybody who runs decodes on the clock, and nobody
+//! ends, comes or can be admitted, steps differ by their length alone, which grows by the same amount from each
+//! to the next; so k of them are an arithmetic series, and what is visited tick by tick is only who takes a
+//! block. One recurrence has three regimes in which it is simple: synchronous; asynchronous with the GPU setting
+//! the pace (s(k) = end(k-2)); asynchronous with the host setting it (s(k) = s(k-1) + h). A jump stays inside one.
+//!
+//! Does not know who is on the clock or which blocks they take: the scheduler does.
+
+use super::Limit;
+use super::engine::{Engine, Listeners, StepKind};
+use super::step::Step;
+use crate::observe::{GapRun, Pace, StepRun, Taken, series};
+use crate::step_time::Series;
+use crate::time::{Span, Time};
+
+/// Fewer steps are made one by one.
+const FEWEST: u64 = 2;
+
+/// What sets the pace of the steps ahead.
+#[derive(Clone, Copy, Debug)]
+enum Regime {
+    /// Each step is composed when the one before has ended.
+    Synchronous,
+    /// The GPU works without a pause from this moment on.
+    GpuBound(Time),
+    /// Steps begin a host time apart.
+    HostBound,
+}
+
+/// The moments of a run of steps that begins with the next schedule() call.
+#[derive(Clone, Copy, Debug)]
+struct Course {
+    regime: Regime,
+    /// When schedule() is called next.
+    now: Time,
+    series: Series,
+}
+
+impl Course {
+    /// When schedule() is called for step number `step` of the run.
+    fn schedule_at(&self, step: u64) -> Time {
+        let (host, gpu) = (self.series.first.host, |steps| self.gpu_time(steps));
+        match (self.regime, step.checked_sub(1)) {
+            (_, None) => self.now,
+            (Regime::Synchronous, _) => self.now + gpu(step) + host * step,
+            (Regime::GpuBound(from), Some(earlier)) => from + gpu(earlier),
+            (Regime::HostBound, _) => self.now + host * step,
+        }
+    }
+
+    /// When the output of the step before number `step` of the run is processed: in asynchronous mode that is
+    /// the step in flight for number 0.
+    fn processed_before(&self, step: u64) -> Time {
+        self.schedule_at(step + u64::from(!matches!(self.regime, Regime::Synchronous)))
+    }
+
+    fn gpu_time(&self, steps: u64) -> Span {
+        series(self.series.first.gpu, self.series.growth, steps)
+    }
+
+    /// When step number 0 begins to execute, and when the others follow.
+    fn begins(&self) -> (Time, Pace) {
+        let host = self.series.first.host;
+        match self.regime {
+            Regime::Synchronous => (self.now + host, Pace::After(host)),
+            Regime::GpuBound(from) => (from, Pace::After(Span::ZERO)),
+            Regime::HostBound => (self.now + host, Pace::Every(host)),
+        }
+    }
+
+    /// The most steps, up to `most`, after which schedule() is not called later than `limit`.
+    fn steps_until(&self, limit: Time, most: u64) -> u64 {
+        if self.schedule_at(most) <= limit {
+            return most;
+        }
+        let (mut fits, mut too_many) = (0, most);
+        while too_many - fits > 1 {
+            let middle = fits + (too_many - fits) / 2;
+            if self.schedule_at(middle) <= limit {
+                fits = middle;
+            } else {
+                too_many = middle;
+            }
+        }
+        fits
+    }
+}
+
+impl Engine {
+    /// Lives through as many steps as are alike, if that is worth while; says whether it did.
+    pub(super) fn jump(
+        &mut self,
+        until: Limit,
+        next_input: Option<Time>,
+        listeners: &mut Listeners<'_>,
+    ) -> bool {
+        let (Some(course), Some(tries)) = (self.course(), self.scheduler.waits_in_vain()) else {
+            return false;
+        };
+        let mut most = course.series.count.min(self.steps_without_end());
+        let mut limit = next_input.unwrap_or(Time::MAX);
+        match until {
+            Limit::Time(until) => limit = limit.min(until),
+            Limit::Step(until) => most = most.min(until - self.steps),
+        }
+        let steps = if most < FEWEST { 0 } else { course.steps_until(limit, most) };
+        // The first step of a jump is composed without a look at the table, so that is the least it must allow.
+        if steps < FEWEST || !self.tick_fits(self.steps, tries) {
+            return false;
+        }
+        self.live_through(&course, steps, tries, listeners);
+        true
+    }
+
+    /// The course of the steps ahead, if they are plain decodes in a settled regime.
+    fn course(&self) -> Option<Course> {
+        if !self.scheduler.clock.holds_all() {
+            return None;
+        }
+        let decodes = self.scheduler.clock.decodes(self.steps);
+        let in_flight = self.in_flight.front();
+        if in_flight.is_some_and(|step| !step.step.scheduled.is_empty() || step.decodes != decodes.count) {
+            return None;
+        }
+        let mut series = self.step_time.run(decodes, u64::MAX);
+        let (host, gpu) = (series.first.host, series.first.gpu);
+        let regime = match in_flight {
+            _ if !self.scheduler.config().async_scheduling => Regime::Synchronous,
+            Some(before) if self.clock + host <= before.end && gpu >= host && gpu > Span::ZERO => {
+                Regime::GpuBound(before.end)
+            }
+            Some(before) if before.end <= self.clock + host && gpu <= host && host > Span::ZERO => {
+                // Until steps have grown as long as the host time.
+                if let Some(steps) = (host - gpu).as_ps().checked_div(series.growth.as_ps()) {
+                    series.count = series.count.min(steps + 1);
+                }
+                Regime::HostBound
+            }
+            _ => return None,
+        };
+        Some(Course { regime, now: self.clock, series })
+    }
+
+    /// Steps that can be composed and processed before the output of one in which somebody ends.
+    fn steps_without_end(&self) -> u64 {
+        let in_flight = self.in_flight.len() as u64;
+        self.scheduler.clock.next_end().map_or(0, |end| (end + in_flight).saturating_sub(self.steps))
+    }
+
+    /// Whether the blocks of a tick can be taken with nobody else affected.
+    fn tick_fits(&self, tick: u64, tries: bool) -> bool {
+        self.scheduler.clock.crossings(tick) <= self.scheduler.free_blocks()
+            && !(tries && self.scheduler.crossings_touch_table(tick))
+    }
+
+    fn live_through(&mut self, course: &Course, most: u64, tries: bool, listeners: &mut Listeners<'_>) {
+        let first = self.steps;
+        let used = |scheduler: &super::Scheduler| scheduler.usable_blocks() - scheduler.free_blocks();
+        let mut kv_blocks_used = 0;
+        self.taken.clear();
+        let roomy = self.scheduler.clock.crossings_bound(most) <= u64::from(self.scheduler.free_blocks());
+        let check_ticks = !roomy || tries;
+        let mut steps = 0;
+        while steps < most && (!check_ticks || steps == 0 || self.tick_fits(first + steps, tries)) {
+            let blocks = self.scheduler.clock.crossings(first + steps);
+            if blocks > 0 {
+                self.scheduler.take_blocks(first + steps);
+            }
+            if steps == 0 {
+                kv_blocks_used = used(&self.scheduler);
+            } else if blocks > 0 {
+                self.taken.push(Taken { step: steps, blocks });
+            }
+            if listeners.recorder.is_some() {
+                self.record(course, steps, tries, listeners);
+            }
+            steps += 1;
+        }
+        self.scheduler.count_decodes(steps, tries);
+        let (start, pace) = course.begins();
+        let decodes = self.scheduler.clock.count();
+        let run = StepRun {
+            start,
+            count: steps,
+            first: course.series.first.gpu,
+            growth: course.series.growth,
+            pace,
+            decodes,
+            prefill_tokens: 0,
+            running: self.scheduler.running_count(),
+            waiting: self.scheduler.waiting_count(),
+            kv_blocks_used,
+            taken: &self.taken,
+        };
+        listeners.observer.steps(&run);
+        let end = run.end();
+        self.tell_gaps(course, steps, listeners);
+        // Outputs are processed up to that of the step before the one left in flight.
+        let processed = course.schedule_at(steps);
+        self.account(processed, StepKind::Decode);
+        self.scheduler.clock.set_last_token_at(processed);
+        self.clock = processed;
+        self.steps += steps;
+        self.last_end = end;
+        if let Some(in_flight) = self.in_flight.front_mut() {
+            (in_flight.index, in_flight.end, in_flight.decodes) = (self.steps - 1, end, decodes);
+            in_flight.kind = StepKind::Decode;
+        }
+        self.read_gauges();
+    }
+
+    /// The gaps before the tokens that come out during a jump of `steps`.
+    fn tell_gaps(&self, course: &Course, steps: u64, listeners: &mut Listeners<'_>) {
+        let count = u64::from(self.scheduler.clock.count());
+        let host = course.series.first.host;
+        let (gpu, growth) = (course.series.first.gpu, course.series.growth);
+        let last_token_at = self.scheduler.clock.last_token_at();
+        // The first output follows one from before the jump; in asynchronous mode it is that of the step in flight.
+        let first = course.processed_before(if self.in_flight.is_empty() { 1 } else { 0 }) - last_token_at;
+        listeners.observer.token_gaps(&GapRun { first, growth: Span::ZERO, steps: 1, count });
+        let (next, growth) = match course.regime {
+            Regime::Synchronous => (host + gpu + growth, growth),
+            Regime::GpuBound(_) => (gpu, growth),
+            Regime::HostBound => (host, Span::ZERO),
+        };
+        listeners.observer.token_gaps(&GapRun { first: next, growth, steps: steps - 1, count });
+    }
+
+    /// Spells out step number `step` of a jump.
+    fn record(&mut self, course: &Course, step: u64, tries: bool, listeners: &mut Listeners<'_>) {
+        let Some(recorder) = &mut listeners.recorder else { return };
+        let tick = self.steps + step;
+        let mut whole = self.scheduler.spelt_out(tick, &Step::default());
+        if let Some(blocked) = self.scheduler.blocked.filter(|_| tries) {
+            whole.cache_queries = blocked.cache_queries;
+        }
+        recorder.scheduled(tick, course.schedule_at(step), &whole, &self.scheduler);
+        recorder.processed(tick - self.in_flight.len() as u64, &[], &self.scheduler);
+    }
+
+    /// When the next end on the clock comes out, if only decodes go on until then: nothing comes out before.
+    /// None where that cannot be told.
+    pub(super) fn next_end_on_clock(&self) -> Option<Time> {
+        None
+    }
+}
