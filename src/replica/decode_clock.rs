@@ -117,6 +117,11 @@ impl DecodeClock {
         self.last_token_at = at;
     }
 
+    /// Whether somebody ends with the output that is processed next.
+    pub(super) fn ends_with_next_output(&self) -> bool {
+        !self.ending.is_empty()
+    }
+
     /// The tick of the soonest last token.
     pub(super) fn next_end(&self) -> Option<u64> {
         self.ends.peek().map(|Reverse(end)| end.tick)
@@ -242,14 +247,17 @@ impl Scheduler {
         if self.clock.off.is_empty() {
             return;
         }
+        let in_flight = u32::from(self.config.async_scheduling);
         let mut off = std::mem::take(&mut self.clock.off);
         off.retain(|&slot| {
             let sequence = &self.sequences[slot as usize];
             let (outputs, _) = self.outputs_of(sequence);
             let known = sequence.request.prompt_tokens + sequence.sampled;
+            // An empty step may have come in between, whose output has brought the token in.
             let decodes = sequence.sampled > 0
                 && sequence.computed + 1 == known
                 && sequence.last_sampling_step == self.composed
+                && sequence.placeholders == in_flight
                 && outputs > sequence.sampled;
             // In synchronous mode a block fills one tick before the next is taken, and the clock does not stop
             // there for those whose outputs others may ask for.

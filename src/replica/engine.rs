@@ -66,6 +66,8 @@ pub(super) struct Engine {
     waits: bool,
     /// The last schedule() call came out empty: the engine sleeps before the next.
     slept_for_nothing: bool,
+    /// Steps composed the literal way.
+    literal_steps: u64,
     pub(super) last_end: Time,
     /// Loads under way: the step whose output reports them at the earliest.
     loads: VecDeque<(u64, RequestId)>,
@@ -91,6 +93,7 @@ impl Engine {
             in_flight: VecDeque::new(),
             waits: false,
             slept_for_nothing: false,
+            literal_steps: 0,
             last_end: Time::ZERO,
             loads: VecDeque::new(),
             signals,
@@ -119,6 +122,10 @@ impl Engine {
         self.steps
     }
 
+    pub(super) fn literal_steps(&self) -> u64 {
+        self.literal_steps
+    }
+
     pub(super) fn set_check(&mut self, check: bool) {
         self.check = check;
     }
@@ -139,12 +146,33 @@ impl Engine {
     /// composes then lasts at least a picosecond, so whoever advances to this moment makes headway.
     pub(super) fn next_completion(&self, inbox: &Inbox) -> Option<Time> {
         let soonest = Span::from_ps(1);
+        if let Some(at) = self.next_completion_on_clock(inbox) {
+            return Some(at);
+        }
         match self.in_flight.front() {
             Some(oldest) if self.waits => Some(oldest.end.max(self.clock)),
-            Some(_) if let Some(at) = self.next_end_on_clock() => Some(at),
             None if !self.scheduler.has_requests() => inbox.next_at().map(|at| at.max(self.clock) + soonest),
             _ => Some(self.clock + soonest),
         }
+    }
+
+    /// The same while all that runs is on the clock: its soonest end if only decodes went on, which prefills
+    /// can only delay, or the first output of what has come since. None where the clock cannot tell.
+    fn next_completion_on_clock(&self, inbox: &Inbox) -> Option<Time> {
+        let soonest = Span::from_ps(1);
+        if !self.scheduler.clock.holds_all() || inbox.holds_aborts() {
+            return None;
+        }
+        self.scheduler.waits_in_vain()?;
+        if self.scheduler.clock.ends_with_next_output() {
+            return self.in_flight.front().map(|step| step.end.max(self.clock));
+        }
+        let with_parts = self.in_flight.iter().find(|step| !step.step.scheduled.is_empty());
+        let parts = with_parts.map(|step| step.end.max(self.clock));
+        // A request that comes in is composed at schedule(), and the GPU finishes what it has first.
+        let arrival = inbox.next_at().map(|at| at.max(self.last_end) + soonest);
+        let end = self.next_end_on_clock();
+        [parts, arrival, end].into_iter().flatten().min()
     }
 
     pub(super) fn advance(
@@ -225,6 +253,7 @@ impl Engine {
             });
             self.scheduler.settle(self.steps, in_flight);
             self.scheduler.schedule(self.clock, &mut step);
+            self.literal_steps += 1;
         }
         if self.check {
             self.scheduler.check();

@@ -8,14 +8,21 @@ use crate::time::Time;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Inbox {
     entries: VecDeque<(Time, u64, Input)>,
+    /// How many of them are aborts.
+    aborts: u32,
 }
 
 impl Inbox {
     /// Files an input under its time; of equal times the lower `seq` is drained first.
     pub(super) fn deliver(&mut self, at: Time, seq: u64, input: Input) {
+        self.aborts += u32::from(matches!(input, Input::Abort(_)));
         // Nearly all deliveries come in order, so the place is at or near the end.
         let behind = self.entries.iter().rev().take_while(|(t, s, _)| (*t, *s) > (at, seq)).count();
         self.entries.insert(self.entries.len() - behind, (at, seq, input));
+    }
+
+    pub(super) fn holds_aborts(&self) -> bool {
+        self.aborts > 0
     }
 
     pub(super) fn next_at(&self) -> Option<Time> {
@@ -26,6 +33,8 @@ impl Inbox {
         if self.next_at()? > now {
             return None;
         }
-        self.entries.pop_front().map(|(at, _, input)| (at, input))
+        let (at, _, input) = self.entries.pop_front()?;
+        self.aborts -= u32::from(matches!(input, Input::Abort(_)));
+        Some((at, input))
     }
 }

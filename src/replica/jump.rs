@@ -240,9 +240,23 @@ impl Engine {
         recorder.processed(tick - self.in_flight.len() as u64, &[], &self.scheduler);
     }
 
-    /// When the next end on the clock comes out, if only decodes go on until then: nothing comes out before.
-    /// None where that cannot be told.
+    /// The soonest end on the clock does not come out before this moment: as many steps lie before it, each
+    /// at least as long as the next would be if only decodes went on.
     pub(super) fn next_end_on_clock(&self) -> Option<Time> {
-        None
+        let end = self.scheduler.clock.next_end()?;
+        if let Some(in_flight) = self.in_flight.iter().find(|step| step.index == end) {
+            return Some(in_flight.end.max(self.clock));
+        }
+        let steps = (end + 1).saturating_sub(self.steps);
+        let ahead = self.step_time.run(self.scheduler.clock.decodes(self.steps), steps);
+        // Behind the stretch that the model vouches for, steps are taken to grow no more.
+        let vouched = ahead.count.min(steps);
+        let last = ahead.first.gpu + ahead.growth * vouched.saturating_sub(1);
+        let gpu = series(ahead.first.gpu, ahead.growth, vouched) + last * (steps - vouched);
+        let host = ahead.first.host * steps;
+        Some(match self.scheduler.config().async_scheduling {
+            true => (self.last_end + gpu).max(self.clock + host),
+            false => self.clock.max(self.last_end) + gpu + host,
+        })
     }
 }

@@ -195,6 +195,12 @@ impl Replica {
         self.engine.steps()
     }
 
+    /// Those of them that were composed by a visit to every sequence: all on the literal path, and on the fast
+    /// one those that the decode clock could not compose.
+    pub fn literal_steps(&self) -> u64 {
+        self.engine.literal_steps()
+    }
+
     /// Nothing runs, waits or is in flight.
     pub fn is_idle(&self) -> bool {
         self.engine.is_idle()

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::recording::{Arrivals, Header, Writer};
-use crate::replica::{Input, Limit, Replica};
+use crate::replica::{Input, Limit, Path, Replica};
 use crate::step_time::affine::Affine;
 use crate::time::{Span, Time};
 
@@ -52,6 +52,8 @@ pub struct Verdict {
     pub name: String,
     /// Step lines in the recording.
     pub steps: u64,
+    /// Steps that were rebuilt by a visit to every sequence.
+    pub literal_steps: u64,
     /// Fields that differ, over all lines.
     pub differences: u64,
     /// The first of them.
@@ -104,12 +106,21 @@ pub fn read_header(line: &str) -> Result<Header, RecordingError> {
     Ok(header)
 }
 
-/// Rebuilds all lines behind the header from the header alone.
+/// A recording rebuilt from its header.
+#[derive(Clone, Debug)]
+pub struct Rebuilt {
+    /// All lines behind the header.
+    pub lines: Vec<Value>,
+    /// Steps that were composed by a visit to every sequence.
+    pub literal_steps: u64,
+}
+
+/// Rebuilds all lines behind the header from the header alone, on either path of the replica.
 ///
 /// # Errors
 /// If the engine of the header would wait for ever, as vLLM's can: a request that holds loaded KV behind one
 /// that needs its blocks. No recording can hold that.
-pub fn rebuild(header: &Header) -> Result<Vec<Value>, RecordingError> {
+pub fn rebuild(header: &Header, path: Path) -> Result<Rebuilt, RecordingError> {
     let config = &header.config;
     let step_time = Affine {
         base: Span::from_ns(config.a_ns),
@@ -118,13 +129,14 @@ pub fn rebuild(header: &Header) -> Result<Vec<Value>, RecordingError> {
         host: Span::ZERO,
     };
     let mut writer = Writer::new(config);
-    let mut replica = Replica::new(config.engine(), Arc::new(step_time));
+    let mut replica = Replica::on_path(config.engine(), Arc::new(step_time), path);
     match config.arrivals {
         Arrivals::Time => drive_by_time(header, &mut replica, &mut writer)?,
         Arrivals::Step => drive_by_step(header, &mut replica, &mut writer)?,
     }
     advance(&mut replica, u64::MAX, &mut writer)?;
-    Ok(writer.finish(header.requests.len(), replica.scheduler(), replica.clock()))
+    let lines = writer.finish(header.requests.len(), replica.scheduler(), replica.clock());
+    Ok(Rebuilt { lines, literal_steps: replica.literal_steps() })
 }
 
 /// Steps without an output token after which an engine goes round for ever: no prompt takes as many chunks.
@@ -194,14 +206,15 @@ fn drive_by_step(header: &Header, replica: &mut Replica, writer: &mut Writer) ->
 ///
 /// # Errors
 /// If the recording cannot be read.
-pub fn verify(recording: impl BufRead) -> Result<Verdict, RecordingError> {
+pub fn verify(recording: impl BufRead, path: Path) -> Result<Verdict, RecordingError> {
     let mut lines = recording.lines();
     let header = match lines.next() {
         Some(line) => read_header(&line?)?,
         None => return Err(RecordingError::Malformed { line: 1, reason: "the file is empty".into() }),
     };
-    let mut rebuilt = rebuild(&header)?.into_iter();
-    let mut verdict = Verdict { name: header.name, steps: 0, differences: 0, first: None };
+    let Rebuilt { lines: rebuilt, literal_steps } = rebuild(&header, path)?;
+    let mut rebuilt = rebuilt.into_iter();
+    let mut verdict = Verdict { name: header.name, steps: 0, literal_steps, differences: 0, first: None };
     let mut ended = false;
     for (index, line) in lines.enumerate() {
         let line_number = index + 2;

@@ -54,18 +54,21 @@ impl Case {
     }
 }
 
-const BLOCK_SIZE: u32 = 4;
 const MAX_MODEL_LEN: u32 = 160;
 
 fn engine() -> impl Strategy<Value = EngineConfig> {
-    let limits = (42u32..160, 1u32..64, 0u32..3, 0u32..24);
+    let pool = prop_oneof![3 => 42u32..160, 1 => 160u32..900];
+    let budget = prop_oneof![4 => 1u32..64, 1 => 64u32..2_000];
+    let block_size = prop_oneof![1 => Just(1u32), 6 => Just(4), 2 => Just(7), 1 => Just(16)];
+    let limits = (pool, budget, 0u32..3, 0u32..24, block_size);
     let switches =
         (any::<[bool; 5]>(), prop_oneof![3 => Just(None), 1 => (1u32..4, any::<bool>()).prop_map(Some)]);
-    (limits, switches, 1u32..24).prop_map(|((blocks, budget, watermark, threshold), (flags, spec), seqs)| {
+    (limits, switches, 1u32..24).prop_map(|((pool, budget, watermark, threshold, block_size), (flags, spec), seqs)| {
         let [caching, reserve, priority, asynchronous, chunked] = flags;
         EngineConfig {
-            block_size: BLOCK_SIZE,
-            num_gpu_blocks: blocks,
+            block_size,
+            // Room for the longest sequence, with drafts, whatever a block holds.
+            num_gpu_blocks: pool.max(MAX_MODEL_LEN.div_ceil(block_size) + 2),
             max_num_batched_tokens: if chunked { budget.max(seqs) } else { MAX_MODEL_LEN },
             max_num_seqs: seqs,
             max_model_len: MAX_MODEL_LEN,
@@ -85,7 +88,8 @@ fn engine() -> impl Strategy<Value = EngineConfig> {
 
 fn offer(number: u32) -> impl Strategy<Value = Offer> {
     let lengths = (1u32..120, 1u32..60, prop_oneof![Just(None), (1u32..60).prop_map(Some)]);
-    let identity = (0u64..4, 0u32..60);
+    // Some prompts share a beginning; of some the outputs are identified too, or what follows is.
+    let identity = (0u64..4, 0u32..60, prop_oneof![3 => Just(0u32), 1 => 1u32..150], 4u64..7);
     (
         0u64..60_000,
         lengths,
@@ -94,8 +98,9 @@ fn offer(number: u32) -> impl Strategy<Value = Offer> {
         prop_oneof![5 => Just(None), 1 => (0u64..80_000).prop_map(Some)],
     )
         .prop_map(
-            move |(at_us, (prompt_tokens, output_tokens, max_tokens), (stream, shared), priority, abort)| {
-                let run = ContentRun { stream, position: 0, tokens: shared.min(prompt_tokens) };
+            move |(at_us, (prompt_tokens, output_tokens, max_tokens), (stream, shared, more, next), priority, abort)| {
+                let shared = ContentRun { stream, position: 0, tokens: shared.min(prompt_tokens) };
+                let more = ContentRun { stream: next, position: 0, tokens: more };
                 Offer {
                     at_us,
                     abort_us: abort.map(|later: u64| at_us + later),
@@ -106,7 +111,7 @@ fn offer(number: u32) -> impl Strategy<Value = Offer> {
                         max_tokens,
                         priority,
                         arrival_order: at_us,
-                        content: Content::from_runs([run]),
+                        content: Content::from_runs([shared, more]),
                         remote_tokens: 0,
                     },
                 }
@@ -118,7 +123,7 @@ fn offer(number: u32) -> impl Strategy<Value = Offer> {
 pub(crate) fn case() -> impl Strategy<Value = Case> {
     let offers = (1u32..40).prop_flat_map(|count| (0..count).map(offer).collect::<Vec<_>>());
     let step_time =
-        (1u64..2_000, 0u64..20, 0u64..200, 0u64..900).prop_map(|(base, token, context, host)| Affine {
+        (1u64..2_000, 0u64..20, 0u64..2_000, prop_oneof![Just(0u64), 0u64..900, 0u64..4_000]).prop_map(|(base, token, context, host)| Affine {
             base: Span::from_us(base),
             per_token: Span::from_us(token),
             per_context_token: Span::from_ns(context),
