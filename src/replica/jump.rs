@@ -241,13 +241,17 @@ impl Engine {
     }
 
     /// The soonest end on the clock does not come out before this moment: as many steps lie before it, each
-    /// at least as long as the next would be if only decodes went on.
+    /// at least as long as the next if only decodes go on.
     pub(super) fn next_end_on_clock(&self) -> Option<Time> {
         let end = self.scheduler.clock.next_end()?;
         if let Some(in_flight) = self.in_flight.iter().find(|step| step.index == end) {
             return Some(in_flight.end.max(self.clock));
         }
         let steps = (end + 1).saturating_sub(self.steps);
+        if self.scheduler.clock.crossings_bound(steps) > u64::from(self.scheduler.free_blocks()) {
+            // Somebody may be preempted, and the others are faster without.
+            return Some(self.last_end.max(self.clock + Span::from_ps(1)));
+        }
         let ahead = self.step_time.run(self.scheduler.clock.decodes(self.steps), steps);
         // Behind the stretch that the model vouches for, steps are taken to grow no more.
         let vouched = ahead.count.min(steps);
