@@ -254,6 +254,21 @@ impl Outcome {
         self.engine.as_ref().map_or(0, |engine| engine.output_tokens)
     }
 
+    /// Law 3: sent <= arrived <= scheduled <= first token <= done.
+    pub fn is_causal(&self) -> bool {
+        let engine = self.engine.as_ref();
+        let moments = [
+            Some(self.sent),
+            self.arrived,
+            engine.map(|engine| engine.queued),
+            engine.and_then(|engine| engine.scheduled),
+            engine.and_then(|engine| engine.first_token),
+            engine.map(|engine| engine.done),
+            Some(self.done_received),
+        ];
+        moments.into_iter().flatten().is_sorted()
+    }
+
     /// Time to first token, from the client's send to its first token.
     pub fn ttft(&self) -> Option<Span> {
         self.first_token_received.map(|at| at - self.sent)

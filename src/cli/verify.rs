@@ -69,7 +69,8 @@ fn schedule(arguments: &ScheduleArguments) -> Result<ExitCode, CliError> {
     let (mut steps, mut literal_steps, mut differences) = (0, 0, 0);
     let mut literal_files = Vec::new();
     for file in &files {
-        let verdict = schedule::verify(open(file)?, arguments.replica.into()).map_err(|error| at(file, error))?;
+        let verdict =
+            schedule::verify(open(file)?, arguments.replica.into()).map_err(|error| at(file, error))?;
         steps += verdict.steps;
         if verdict.literal_steps > 0 {
             literal_files.push(file.file_name().unwrap_or_default().to_string_lossy().into_owned());

@@ -10,10 +10,15 @@
 use std::collections::VecDeque;
 
 use rand::RngExt;
+use rayon::prelude::*;
 
+mod due;
 mod lane;
+mod pending;
 
+use due::Due;
 use lane::{Lane, Look};
+use pending::Pending;
 
 use crate::agenda::{Agenda, Kind};
 use crate::observe::Observer;
@@ -22,7 +27,7 @@ use crate::replica::{EngineEvent, Input, Replica};
 use crate::request::{Arrival, Attempt, EngineOutcome, Finish, Outcome, Request, RequestId};
 use crate::router::{Decision, Facts, Feedback, Freshness, Router, Server, Sight, View};
 use crate::time::{Span, Time};
-use crate::workload::Source;
+use crate::workload::{Job, Source};
 
 /// Ways between client, gateway and replica, each in one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -68,16 +73,6 @@ struct Gateway {
     held: VecDeque<RequestId>,
 }
 
-/// A request between its arrival at a gateway and its end.
-struct Pending {
-    arrival: Arrival,
-    request: Request,
-    gateway: usize,
-    server: Option<Server>,
-    arrived: Option<Time>,
-    first_token: Option<Time>,
-}
-
 enum Moment {
     Response { server: Server, event: EngineEvent },
     Report { gateway: usize },
@@ -88,13 +83,34 @@ enum Moment {
 pub struct Fleet<O> {
     config: FleetConfig,
     lanes: Vec<Lane<O>>,
+    /// When each lane may have something to say; kept where somebody listens.
+    due: Due,
     gateways: Vec<Gateway>,
     agenda: Agenda<Moment>,
-    pending: Vec<Option<Pending>>,
+    pending: Pending,
     delivered: u64,
     now: Time,
     /// When the last request ended, as its gateway saw it.
     last_end: Time,
+    listening: Listening,
+}
+
+/// Who waits for what replicas say, so that nobody else pays for it.
+#[derive(Clone, Copy, Debug)]
+struct Listening {
+    /// Some policy hears of ends.
+    ends: bool,
+    /// Some policy hears of first tokens.
+    first_tokens: bool,
+    /// What is heard may cause something at once: a held request goes out, a client sends again.
+    reacts: bool,
+}
+
+impl Listening {
+    /// Whether responses must reach their gateways in the order of time.
+    fn in_time(self) -> bool {
+        self.ends || self.reacts
+    }
 }
 
 /// What is left when a run has ended.
@@ -107,7 +123,16 @@ pub struct Ended<O> {
     pub at: Time,
 }
 
-impl<O: Observer> Fleet<O> {
+/// Where outcomes go and requests come from.
+struct Ends<'a> {
+    outcomes: &'a mut dyn FnMut(Outcome),
+    source: &'a mut dyn Source,
+}
+
+/// Arrivals that are decided before lanes advance, where no policy looks at them.
+const BATCH: usize = 4_096;
+
+impl<O: Observer + Send> Fleet<O> {
     /// A fleet at time zero. Each replica comes with its observer and with what operators know of it.
     ///
     /// # Panics
@@ -120,55 +145,73 @@ impl<O: Observer> Fleet<O> {
             replica.set_check(config.check);
             Lane { replica, observer, facts }
         });
-        let gateways = routers.into_iter().map(|router| Gateway {
-            sight: router.sight(),
-            router,
-            view: View::new(servers, config.freshness),
-            held: VecDeque::new(),
-        });
+        let gateways: Vec<Gateway> = routers
+            .into_iter()
+            .map(|router| Gateway {
+                sight: router.sight(),
+                router,
+                view: View::new(servers, config.freshness),
+                held: VecDeque::new(),
+            })
+            .collect();
+        let any = |sees: fn(&Sight) -> bool| gateways.iter().any(|gateway| sees(&gateway.sight));
+        let listening = Listening {
+            ends: any(|sight| sight.responses || sight.holds),
+            first_tokens: any(|sight| sight.first_tokens),
+            reacts: any(|sight| sight.holds),
+        };
         Fleet {
             lanes: lanes.collect(),
-            gateways: gateways.collect(),
+            due: Due::new(servers),
+            gateways,
             agenda: Agenda::default(),
-            pending: Vec::new(),
+            pending: Pending::default(),
             delivered: 0,
             now: Time::ZERO,
             last_end: Time::ZERO,
+            listening,
             config,
         }
     }
 
     /// Runs until the source is dry and everything has ended, or until the configured end. Every request
-    /// gives `outcomes` exactly one outcome (law 1).
+    /// gives `outcomes` exactly one outcome (law 1), in an order that is the same every time but not that of
+    /// their ends.
     pub fn run(mut self, source: &mut dyn Source, outcomes: &mut dyn FnMut(Outcome)) -> Ended<O> {
-        let hears = self.gateways.iter().any(|gateway| gateway.sight.responses || gateway.sight.holds);
-        let reacts = source.is_closed_loop() || self.gateways.iter().any(|gateway| gateway.sight.holds);
+        self.listening.reacts |= source.is_closed_loop();
         let end = match self.config.end {
             End::Drain => Time::MAX,
             End::At(end) => end,
         };
+        let ends = &mut Ends { outcomes, source };
         self.first_polls();
+        let mut undrained = 0;
         loop {
-            let arrival = source.next_sent().map(|sent| sent + self.config.network.client_to_router);
+            let arrival = ends.source.next_sent().map(|sent| sent + self.config.network.client_to_router);
             let until = self.next_moment(arrival).min(end);
             // What reaches a gateway before then must be known before then.
-            if (hears || reacts) && self.advance_lanes_due(until, reacts) {
+            if self.listening.in_time() && self.advance_lanes_due(until) {
                 continue;
             }
             if until >= end {
                 break;
             }
             if arrival.is_some_and(|at| self.agenda.peek().is_none_or(|next| next > (at, Kind::Arrival))) {
-                let Some(job) = source.next() else { break };
-                self.arrive(job.arrival(), job.request, outcomes, source);
+                let Some(job) = ends.source.next() else { break };
+                self.arrive(job, ends);
+                undrained += 1;
             } else if let Some((at, moment)) = self.agenda.pop() {
                 self.move_to(at);
-                self.happen(moment, arrival.is_some(), outcomes, source);
+                self.happen(moment, arrival.is_some(), ends);
             } else {
                 break;
             }
+            if undrained == BATCH && !self.listening.in_time() {
+                undrained = 0;
+                self.drain_lanes(self.now, end, ends);
+            }
         }
-        self.finish(end, outcomes, source)
+        self.finish(end, ends)
     }
 
     /// When the agenda or the source has something next; at the very end, when no lane has.
@@ -179,32 +222,59 @@ impl<O: Observer> Fleet<O> {
 
     /// Advances lanes whose next end may be heard before `until`, files what came out, and says whether
     /// anything did. If gateways or clients react, lanes stop at the first moment that may cause something.
-    fn advance_lanes_due(&mut self, until: Time, reacts: bool) -> bool {
-        let soonest = self.lanes.iter().filter_map(|lane| lane.replica.next_completion()).min();
-        let Some(soonest) = soonest.filter(|&at| at <= until) else { return false };
-        let limit = if reacts { soonest } else { until };
+    fn advance_lanes_due(&mut self, until: Time) -> bool {
+        let Some((soonest, _)) = self.due.soonest(until) else { return false };
+        let limit = if self.listening.reacts { soonest } else { until };
         let mut came_out = false;
-        for server in 0..self.lanes.len() {
-            if self.lanes[server].replica.next_completion().is_some_and(|at| at <= limit) {
-                self.lanes[server].advance(limit);
-                came_out |= self.file_events(server);
-            }
+        while let Some((_, server)) = self.due.soonest(limit) {
+            self.lanes[server].advance(limit);
+            came_out |= self.file_events(server);
+            // All that comes out up to the limit has come out.
+            let behind = limit.saturating_add(Span::from_ps(1));
+            let next = self.lanes[server].replica.next_completion();
+            self.due.set(server, next.map(|next| next.max(behind)));
         }
-        came_out || reacts
+        came_out || self.listening.reacts
     }
 
+    /// Puts what came out of a replica where its gateway will hear it.
     fn file_events(&mut self, server: Server) -> bool {
         let back = self.config.network.router_to_replica;
         let mut any = false;
         for event in self.lanes[server].replica.take_events() {
-            let at = match &event {
-                EngineEvent::FirstToken { at, .. } => *at,
-                EngineEvent::Ended(outcome) => outcome.done,
-            };
-            self.agenda.add(at + back, Kind::Response, server as u64, Moment::Response { server, event });
-            any = true;
+            match event {
+                EngineEvent::FirstToken { id, at } if !self.listening.first_tokens => {
+                    self.pending.first_token(id, at + back);
+                }
+                event => {
+                    let at = event.at() + back;
+                    self.agenda.add(at, Kind::Response, server as u64, Moment::Response { server, event });
+                    any = true;
+                }
+            }
         }
         any
+    }
+
+    /// Nobody listens: lanes live up to `until` side by side, and what came out goes straight to its client,
+    /// unless it would reach the gateway after `end`.
+    fn drain_lanes(&mut self, until: Time, end: Time, ends: &mut Ends<'_>) {
+        self.lanes.par_iter_mut().for_each(|lane| lane.advance(until));
+        let back = self.config.network.router_to_replica;
+        for server in 0..self.lanes.len() {
+            let mut events = self.lanes[server].replica.lend_events();
+            for event in events.drain(..) {
+                let at = event.at() + back;
+                match event {
+                    _ if at > end => {}
+                    EngineEvent::FirstToken { id, .. } => self.pending.first_token(id, at),
+                    EngineEvent::Ended(engine) => {
+                        self.end(engine.id, Some(engine), None, at, ends);
+                    }
+                }
+            }
+            self.lanes[server].replica.return_events(events);
+        }
     }
 
     fn move_to(&mut self, at: Time) {
@@ -224,113 +294,91 @@ impl<O: Observer> Fleet<O> {
     }
 
     /// A request reaches its gateway: clients take gateways in turn.
-    fn arrive(
-        &mut self,
-        arrival: Arrival,
-        request: Request,
-        outcomes: &mut dyn FnMut(Outcome),
-        source: &mut dyn Source,
-    ) {
-        self.move_to(arrival.sent + self.config.network.client_to_router);
-        let id = arrival.id;
-        let gateway = self.take_in(arrival, request);
+    fn arrive(&mut self, job: Job, ends: &mut Ends<'_>) {
+        self.move_to(job.sent + self.config.network.client_to_router);
+        let (arrival, request) = (job.arrival(), job.request);
+        let gateway = self.take_in(&arrival);
         if self.gateways[gateway].held.is_empty() {
-            self.decide(id, outcomes, source);
+            self.decide(gateway, arrival, request, ends);
         } else {
-            self.gateways[gateway].held.push_back(id);
+            self.gateways[gateway].held.push_back(arrival.id);
+            self.pending.keep(arrival, request);
         }
     }
 
     /// Takes a request into the books; returns its gateway.
-    fn take_in(&mut self, arrival: Arrival, request: Request) -> usize {
-        let id = arrival.id;
-        let gateway = id.0 as usize % self.gateways.len();
-        if self.pending.len() <= id.0 as usize {
-            self.pending.resize_with(id.0 as usize + 1, || None);
-        }
-        let pending = Pending { arrival, request, gateway, server: None, arrived: None, first_token: None };
-        assert!(self.pending[id.0 as usize].replace(pending).is_none(), "request {} was sent twice", id.0);
+    fn take_in(&mut self, arrival: &Arrival) -> usize {
+        let gateway = arrival.id.0 as usize % self.gateways.len();
+        self.pending.take_in(arrival, gateway);
         gateway
     }
 
     /// Asks the policy about a request; returns whether it was kept at the gateway.
-    fn decide(&mut self, id: RequestId, outcomes: &mut dyn FnMut(Outcome), source: &mut dyn Source) -> bool {
-        let Some(pending) = &self.pending[id.0 as usize] else { return false };
-        let gateway_index = pending.gateway;
-        let gateway = &mut self.gateways[gateway_index];
-        let mut look = Look { now: self.now, lanes: &mut self.lanes, view: &gateway.view };
-        match gateway.router.decide(&pending.arrival, &mut look) {
+    fn decide(&mut self, gateway: usize, arrival: Arrival, request: Request, ends: &mut Ends<'_>) -> bool {
+        let id = arrival.id;
+        let Gateway { router, view, sight, held } = &mut self.gateways[gateway];
+        let mut look = Look { now: self.now, lanes: &mut self.lanes, view };
+        match router.decide(&arrival, &mut look) {
             Decision::Send(server) => {
                 assert!(server < self.lanes.len(), "a policy named replica {server} of {}", self.lanes.len());
                 if self.config.decision_gap == Span::ZERO {
-                    self.commit(id, server);
+                    self.commit(gateway, &arrival, request, server);
                 } else {
                     let at = self.now + self.config.decision_gap;
-                    self.agenda.add(
-                        at,
-                        Kind::Commit,
-                        u64::from(id.0),
-                        Moment::Commit { request: id, server },
-                    );
+                    let moment = Moment::Commit { request: id, server };
+                    self.agenda.add(at, Kind::Commit, u64::from(id.0), moment);
+                    self.pending.keep(arrival, request);
                 }
                 false
             }
             Decision::Hold => {
-                assert!(gateway.sight.holds, "a policy held a request without saying that it may");
-                gateway.held.push_front(id);
+                assert!(sight.holds, "a policy held a request without saying that it may");
+                held.push_front(id);
+                self.pending.keep(arrival, request);
                 true
             }
             Decision::Reject => {
-                self.end_at_gateway(id, Finish::Refused, outcomes, source);
+                self.end(id, None, Some(Finish::Refused), self.now, ends);
                 false
             }
         }
     }
 
     /// A decision takes effect: counters rise, and the request is on its way.
-    fn commit(&mut self, id: RequestId, server: Server) {
-        let Some(pending) = &mut self.pending[id.0 as usize] else { return };
-        let gateway = &mut self.gateways[pending.gateway];
+    fn commit(&mut self, gateway: usize, arrival: &Arrival, mut request: Request, server: Server) {
         let network = self.config.network;
         let arrived = self.now + network.router_to_replica;
-        pending.server = Some(server);
-        pending.arrived = Some(arrived);
+        self.pending.sent(arrival.id, server, arrived);
+        let gateway = &mut self.gateways[gateway];
         gateway.view.sent(server);
-        gateway.router.committed(&pending.arrival, server, self.now);
-        let mut request = pending.request.clone();
+        gateway.router.committed(arrival, server, self.now);
         request.arrival_order = arrived.as_ps();
-        self.lanes[server].replica.deliver(arrived + network.frontend, self.delivered, Input::Add(request));
+        let replica = &mut self.lanes[server].replica;
+        replica.deliver(arrived + network.frontend, self.delivered, Input::Add(request));
         self.delivered += 1;
+        if self.listening.in_time() {
+            self.due.set(server, replica.next_completion());
+        }
     }
 
-    fn happen(
-        &mut self,
-        moment: Moment,
-        more_arrivals: bool,
-        outcomes: &mut dyn FnMut(Outcome),
-        source: &mut dyn Source,
-    ) {
+    fn happen(&mut self, moment: Moment, more_arrivals: bool, ends: &mut Ends<'_>) {
         match moment {
-            Moment::Response { server, event } => self.respond(self.now, server, event, outcomes, source),
+            Moment::Response { server, event } => self.respond(self.now, server, event, ends),
             Moment::Report { gateway } => {
                 self.poll(gateway);
                 let Freshness::Polled { interval } = self.config.freshness else { return };
                 // Polls that no decision can follow are not made, so that a run can end.
-                if more_arrivals || self.undecided() || source.is_closed_loop() && self.any_pending() {
+                let undecided = self.gateways.iter().any(|gateway| !gateway.held.is_empty());
+                if more_arrivals || undecided || ends.source.is_closed_loop() && self.pending.any() {
                     let at = self.now + interval;
                     self.agenda.add(at, Kind::Report, gateway as u64, Moment::Report { gateway });
                 }
             }
-            Moment::Commit { request, server } => self.commit(request, server),
+            Moment::Commit { request, server } => {
+                let Some((gateway, arrival, request)) = self.pending.release(request) else { return };
+                self.commit(gateway, &arrival, request, server);
+            }
         }
-    }
-
-    fn undecided(&self) -> bool {
-        self.gateways.iter().any(|gateway| !gateway.held.is_empty())
-    }
-
-    fn any_pending(&self) -> bool {
-        self.pending.iter().any(Option::is_some)
     }
 
     fn poll(&mut self, gateway: usize) {
@@ -341,76 +389,54 @@ impl<O: Observer> Fleet<O> {
     }
 
     /// Something a replica produced passes the gateway on its way to the client.
-    fn respond(
-        &mut self,
-        at: Time,
-        server: Server,
-        event: EngineEvent,
-        outcomes: &mut dyn FnMut(Outcome),
-        source: &mut dyn Source,
-    ) {
-        let id = match &event {
-            EngineEvent::FirstToken { id, .. } => *id,
-            EngineEvent::Ended(outcome) => outcome.id,
-        };
-        let Some(pending) = &mut self.pending[id.0 as usize] else { return };
-        let gateway_index = pending.gateway;
+    fn respond(&mut self, at: Time, server: Server, event: EngineEvent, ends: &mut Ends<'_>) {
+        let Some(gateway_index) = self.pending.gateway_of(event.id()) else { return };
         let gateway = &mut self.gateways[gateway_index];
         match event {
-            EngineEvent::FirstToken { .. } => {
-                pending.first_token = Some(at);
+            EngineEvent::FirstToken { id, .. } => {
+                self.pending.first_token(id, at);
                 gateway.router.heard(&Feedback::FirstToken { id, server, at });
             }
             EngineEvent::Ended(engine) => {
                 gateway.view.ended(server);
+                let id = engine.id;
                 let feedback = match engine.finish.is_complete() {
                     true => Feedback::Completed { id, server, at, output_tokens: engine.output_tokens },
                     false => Feedback::Failed { id, server, at },
                 };
                 gateway.router.heard(&feedback);
-                let finish = engine.finish;
-                self.end(id, Some(engine), finish, at, outcomes, source);
+                self.end(id, Some(engine), None, at, ends);
             }
         }
         while let Some(held) = self.gateways[gateway_index].held.pop_front() {
-            if self.decide(held, outcomes, source) {
+            let Some((gateway, arrival, request)) = self.pending.release(held) else { continue };
+            if self.decide(gateway, arrival, request, ends) {
                 break;
             }
         }
     }
 
-    fn end_at_gateway(
-        &mut self,
-        id: RequestId,
-        finish: Finish,
-        outcomes: &mut dyn FnMut(Outcome),
-        source: &mut dyn Source,
-    ) {
-        self.end(id, None, finish, self.now, outcomes, source);
-    }
-
-    /// A request's end passes its gateway at `at` and reaches the client.
+    /// A request's end passes its gateway at `at` and reaches the client. `finish` says how where no engine does.
     fn end(
         &mut self,
         id: RequestId,
         engine: Option<EngineOutcome>,
-        finish: Finish,
+        finish: Option<Finish>,
         at: Time,
-        outcomes: &mut dyn FnMut(Outcome),
-        source: &mut dyn Source,
+        ends: &mut Ends<'_>,
     ) {
-        let Some(pending) = self.pending[id.0 as usize].take() else { return };
+        let Some(pending) = self.pending.remove(id) else { return };
         self.last_end = self.last_end.max(at);
-        let network = self.config.network;
-        let to_client = network.client_to_router;
+        let to_client = self.config.network.client_to_router;
+        let finish = finish.or(engine.as_ref().map(|engine| engine.finish)).unwrap_or(Finish::Unfinished);
         // What had not happened by the end of the run is not reported as if it had.
         let unfinished = finish == Finish::Unfinished;
         let happened = |moment: Option<Time>| moment.filter(|&moment| !unfinished || moment <= at);
         let outcome = Outcome {
             attempt: Attempt { request: id, number: 0 },
-            replica: pending.server.map(|server| server as u32),
-            sent: pending.arrival.sent,
-            prompt_tokens: pending.arrival.prompt_tokens,
+            replica: pending.server,
+            sent: pending.sent,
+            prompt_tokens: pending.prompt_tokens,
             arrived: happened(pending.arrived),
             first_token_received: happened(pending.first_token.map(|at| at + to_client)),
             done_received: if unfinished { at } else { at + to_client },
@@ -418,40 +444,42 @@ impl<O: Observer> Fleet<O> {
             finish,
         };
         if self.config.check {
-            check_causality(&outcome);
+            assert!(outcome.is_causal(), "law 3: {outcome:?}");
         }
-        source.finished(&outcome);
-        outcomes(outcome);
+        ends.source.finished(&outcome);
+        (ends.outcomes)(outcome);
     }
 
     /// Lets the replicas run to the end, and gives every request that is left its outcome.
-    fn finish(mut self, end: Time, outcomes: &mut dyn FnMut(Outcome), source: &mut dyn Source) -> Ended<O> {
-        for server in 0..self.lanes.len() {
-            self.lanes[server].advance(end);
-            self.file_events(server);
-        }
-        while let Some((at, moment)) = self.agenda.pop() {
-            if at > end {
-                break;
+    fn finish(mut self, end: Time, ends: &mut Ends<'_>) -> Ended<O> {
+        if self.listening.in_time() {
+            for server in 0..self.lanes.len() {
+                self.lanes[server].advance(end);
+                self.file_events(server);
             }
-            // Responses that no policy was waiting for are read only now, in their order.
-            self.now = self.now.max(at);
-            if let Moment::Response { server, event } = moment {
-                self.respond(at, server, event, outcomes, source);
+            while let Some((at, moment)) = self.agenda.pop() {
+                if at > end {
+                    break;
+                }
+                self.now = self.now.max(at);
+                if let Moment::Response { server, event } = moment {
+                    self.respond(at, server, event, ends);
+                }
             }
+        } else {
+            self.drain_lanes(end, end, ends);
         }
         let at = match self.config.end {
             End::Drain => self.last_end,
             End::At(end) => end,
         };
         // What was sent and had not reached its gateway is under way too.
-        while source.next_sent().is_some_and(|sent| sent < at) {
-            let Some(job) = source.next() else { break };
-            self.take_in(job.arrival(), job.request);
+        while ends.source.next_sent().is_some_and(|sent| sent < at) {
+            let Some(job) = ends.source.next() else { break };
+            self.take_in(&job.arrival());
         }
-        let left: Vec<RequestId> = self.pending.iter().flatten().map(|pending| pending.arrival.id).collect();
-        for id in left {
-            self.end(id, None, Finish::Unfinished, at, outcomes, source);
+        while let Some(id) = self.pending.first() {
+            self.end(id, None, Some(Finish::Unfinished), at, ends);
         }
         let mut observers = Vec::with_capacity(self.lanes.len());
         let mut replicas = Vec::with_capacity(self.lanes.len());
@@ -461,20 +489,4 @@ impl<O: Observer> Fleet<O> {
         }
         Ended { observers, replicas, at }
     }
-}
-
-/// Law 3: sent <= arrived <= scheduled <= first token <= done.
-fn check_causality(outcome: &Outcome) {
-    let engine = outcome.engine.as_ref();
-    let moments = [
-        Some(outcome.sent),
-        outcome.arrived,
-        engine.map(|engine| engine.queued),
-        engine.and_then(|engine| engine.scheduled),
-        engine.and_then(|engine| engine.first_token),
-        engine.map(|engine| engine.done),
-        Some(outcome.done_received),
-    ];
-    let moments: Vec<Time> = moments.into_iter().flatten().collect();
-    assert!(moments.is_sorted(), "law 3: {outcome:?}");
 }

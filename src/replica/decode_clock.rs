@@ -519,8 +519,7 @@ impl Scheduler {
             return;
         }
         let running = std::mem::take(&mut self.running);
-        let parts: Vec<Scheduled> =
-            running.iter().filter_map(|&slot| self.settle_one(slot, tick)).collect();
+        let parts: Vec<Scheduled> = running.iter().filter_map(|&slot| self.settle_one(slot, tick)).collect();
         self.running = running;
         if let Some(step) = in_flight {
             step.scheduled.extend(parts);

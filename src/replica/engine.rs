@@ -334,15 +334,14 @@ impl Engine {
         };
         self.scheduler.take_due_now(done.index);
         let (mut last_token, mut tokens) = (self.scheduler.clock.last_token_at(), u64::from(done.decodes));
-        let riders =
-            self.scheduler.process(&done.step, done.decodes, now, &self.ledger, events, |before| {
-                // Almost all requests of a step had their last token at the same moment.
-                if before != last_token {
-                    gaps(last_token, tokens);
-                    (last_token, tokens) = (before, 0);
-                }
-                tokens += 1;
-            });
+        let riders = self.scheduler.process(&done.step, done.decodes, now, &self.ledger, events, |before| {
+            // Almost all requests of a step had their last token at the same moment.
+            if before != last_token {
+                gaps(last_token, tokens);
+                (last_token, tokens) = (before, 0);
+            }
+            tokens += 1;
+        });
         gaps(last_token, tokens);
         if done.kind != StepKind::Empty {
             self.scheduler.clock.set_last_token_at(now);

@@ -37,8 +37,8 @@ mod sequence;
 pub mod step;
 
 pub use config::{EngineConfig, SchedulingPolicy, Speculation};
-use inbox::Inbox;
 use engine::{Engine, Listeners};
+use inbox::Inbox;
 pub use output::EngineEvent;
 pub use scheduler::Scheduler;
 pub use step::{Scheduled, Step, Totals};
@@ -160,6 +160,17 @@ impl Replica {
         self.events.drain(..)
     }
 
+    /// The same for somebody who hands the list back empty, so that its memory is used again.
+    pub fn lend_events(&mut self) -> Vec<EngineEvent> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Takes an empty list back.
+    pub fn return_events(&mut self, events: Vec<EngineEvent>) {
+        debug_assert!(events.is_empty() && self.events.is_empty());
+        self.events = events;
+    }
+
     /// The gauges as the engine last set them.
     pub fn signals(&self) -> Signals {
         self.engine.signals()
@@ -168,10 +179,7 @@ impl Replica {
     /// No first token and no end comes out before this moment: never late, and void after a delivery. None if
     /// nothing is here.
     pub fn next_completion(&self) -> Option<Time> {
-        let refused = self.events.iter().map(|event| match event {
-            EngineEvent::FirstToken { at, .. } => *at,
-            EngineEvent::Ended(outcome) => outcome.done,
-        });
+        let refused = self.events.iter().map(EngineEvent::at);
         refused.chain(self.engine.next_completion(&self.inbox)).min()
     }
 

@@ -22,6 +22,24 @@ pub enum EngineEvent {
     Ended(EngineOutcome),
 }
 
+impl EngineEvent {
+    /// When it came out of the engine.
+    pub fn at(&self) -> Time {
+        match self {
+            EngineEvent::FirstToken { at, .. } => *at,
+            EngineEvent::Ended(outcome) => outcome.done,
+        }
+    }
+
+    /// Which request it is about.
+    pub fn id(&self) -> RequestId {
+        match self {
+            EngineEvent::FirstToken { id, .. } => *id,
+            EngineEvent::Ended(outcome) => outcome.id,
+        }
+    }
+}
+
 impl Scheduler {
     /// Takes in the output of a step at `now`: appends tokens, ends requests, frees their blocks. `decodes` is
     /// how many got a token on the decode clock. `token` hears of every other request that got tokens and had

@@ -4,9 +4,11 @@
 //! `leastconn` (rotating), nginx `least_conn`, Dynamo `least-loaded`: argmin f, with f the requests sent and
 //! not yet seen to end. Reads nothing of the engines.
 
-use super::{Decision, Glance, Picker, PolicyInfo, Router, Sight, TieParameters, Ties};
+use super::in_flight::InFlight;
+use super::{Decision, Feedback, Glance, PolicyInfo, Router, Server, Sight, TieParameters, Ties};
 use crate::random::Seed;
 use crate::request::Arrival;
+use crate::time::Time;
 
 /// The entry of this policy in the list.
 pub const INFO: PolicyInfo = PolicyInfo {
@@ -24,13 +26,13 @@ pub const INFO: PolicyInfo = PolicyInfo {
 /// Join the shortest queue.
 #[derive(Clone, Debug)]
 pub struct LeastRequest {
-    picker: Picker,
+    in_flight: InFlight,
 }
 
 impl LeastRequest {
     /// The policy of gateway `gateway`.
     pub fn new(ties: Ties, seed: Seed, gateway: u64) -> LeastRequest {
-        LeastRequest { picker: Picker::new(ties, seed, gateway) }
+        LeastRequest { in_flight: InFlight::new(ties, seed, gateway) }
     }
 }
 
@@ -40,8 +42,16 @@ impl Router for LeastRequest {
     }
 
     fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
-        let glance = &*glance;
-        let scores = (0..glance.servers()).map(|server| (server, glance.mine(server).in_flight));
-        Decision::Send(self.picker.least(scores))
+        Decision::Send(self.in_flight.fewest(glance.servers()))
+    }
+
+    fn committed(&mut self, _arrival: &Arrival, server: Server, _at: Time) {
+        self.in_flight.sent(server);
+    }
+
+    fn heard(&mut self, feedback: &Feedback) {
+        if let Feedback::Completed { server, .. } | Feedback::Failed { server, .. } = *feedback {
+            self.in_flight.ended(server);
+        }
     }
 }

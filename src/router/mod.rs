@@ -8,6 +8,7 @@ use crate::request::{Arrival, RequestId};
 use crate::signals::Glimpse;
 use crate::time::{Span, Time};
 
+pub mod in_flight;
 pub mod least_kv;
 pub mod least_request;
 pub mod policies;
@@ -98,6 +99,8 @@ pub enum Feedback {
 pub struct Sight {
     /// Its own counts, or [`Router::heard`].
     pub responses: bool,
+    /// [`Router::heard`] of first tokens too.
+    pub first_tokens: bool,
     /// Gauges.
     pub signals: bool,
     /// It may answer [`Decision::Hold`], so responses must reach it before time moves past them.

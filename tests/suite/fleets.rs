@@ -229,7 +229,7 @@ struct OneSlotEach {
 
 impl Router for OneSlotEach {
     fn sight(&self) -> Sight {
-        Sight { responses: true, signals: false, holds: true }
+        Sight { responses: true, holds: true, ..Sight::default() }
     }
 
     fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {

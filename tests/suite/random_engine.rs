@@ -63,27 +63,29 @@ fn engine() -> impl Strategy<Value = EngineConfig> {
     let limits = (pool, budget, 0u32..3, 0u32..24, block_size);
     let switches =
         (any::<[bool; 5]>(), prop_oneof![3 => Just(None), 1 => (1u32..4, any::<bool>()).prop_map(Some)]);
-    (limits, switches, 1u32..24).prop_map(|((pool, budget, watermark, threshold, block_size), (flags, spec), seqs)| {
-        let [caching, reserve, priority, asynchronous, chunked] = flags;
-        EngineConfig {
-            block_size,
-            // Room for the longest sequence, with drafts, whatever a block holds.
-            num_gpu_blocks: pool.max(MAX_MODEL_LEN.div_ceil(block_size) + 2),
-            max_num_batched_tokens: if chunked { budget.max(seqs) } else { MAX_MODEL_LEN },
-            max_num_seqs: seqs,
-            max_model_len: MAX_MODEL_LEN,
-            enable_prefix_caching: caching,
-            enable_chunked_prefill: chunked,
-            long_prefill_token_threshold: if threshold < 8 { 0 } else { threshold },
-            scheduler_reserve_full_isl: reserve,
-            watermark_blocks: watermark,
-            scheduling_policy: if priority { SchedulingPolicy::Priority } else { SchedulingPolicy::Fcfs },
-            async_scheduling: asynchronous,
-            speculation: spec.map(|(k, eagle)| Speculation { num_speculative_tokens: k, eagle }),
-            kv_load_delay_steps: 0,
-            empty_step_sleep: Span::from_ms(1),
-        }
-    })
+    (limits, switches, 1u32..24).prop_map(
+        |((pool, budget, watermark, threshold, block_size), (flags, spec), seqs)| {
+            let [caching, reserve, priority, asynchronous, chunked] = flags;
+            EngineConfig {
+                block_size,
+                // Room for the longest sequence, with drafts, whatever a block holds.
+                num_gpu_blocks: pool.max(MAX_MODEL_LEN.div_ceil(block_size) + 2),
+                max_num_batched_tokens: if chunked { budget.max(seqs) } else { MAX_MODEL_LEN },
+                max_num_seqs: seqs,
+                max_model_len: MAX_MODEL_LEN,
+                enable_prefix_caching: caching,
+                enable_chunked_prefill: chunked,
+                long_prefill_token_threshold: if threshold < 8 { 0 } else { threshold },
+                scheduler_reserve_full_isl: reserve,
+                watermark_blocks: watermark,
+                scheduling_policy: if priority { SchedulingPolicy::Priority } else { SchedulingPolicy::Fcfs },
+                async_scheduling: asynchronous,
+                speculation: spec.map(|(k, eagle)| Speculation { num_speculative_tokens: k, eagle }),
+                kv_load_delay_steps: 0,
+                empty_step_sleep: Span::from_ms(1),
+            }
+        },
+    )
 }
 
 fn offer(number: u32) -> impl Strategy<Value = Offer> {
@@ -98,7 +100,13 @@ fn offer(number: u32) -> impl Strategy<Value = Offer> {
         prop_oneof![5 => Just(None), 1 => (0u64..80_000).prop_map(Some)],
     )
         .prop_map(
-            move |(at_us, (prompt_tokens, output_tokens, max_tokens), (stream, shared, more, next), priority, abort)| {
+            move |(
+                at_us,
+                (prompt_tokens, output_tokens, max_tokens),
+                (stream, shared, more, next),
+                priority,
+                abort,
+            )| {
                 let shared = ContentRun { stream, position: 0, tokens: shared.min(prompt_tokens) };
                 let more = ContentRun { stream: next, position: 0, tokens: more };
                 Offer {
@@ -122,8 +130,8 @@ fn offer(number: u32) -> impl Strategy<Value = Offer> {
 /// Cases with up to forty requests.
 pub(crate) fn case() -> impl Strategy<Value = Case> {
     let offers = (1u32..40).prop_flat_map(|count| (0..count).map(offer).collect::<Vec<_>>());
-    let step_time =
-        (1u64..2_000, 0u64..20, 0u64..2_000, prop_oneof![Just(0u64), 0u64..900, 0u64..4_000]).prop_map(|(base, token, context, host)| Affine {
+    let step_time = (1u64..2_000, 0u64..20, 0u64..2_000, prop_oneof![Just(0u64), 0u64..900, 0u64..4_000])
+        .prop_map(|(base, token, context, host)| Affine {
             base: Span::from_us(base),
             per_token: Span::from_us(token),
             per_context_token: Span::from_ns(context),

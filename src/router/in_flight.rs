@@ -1,0 +1,164 @@
+//! Requests in flight by a gateway's own count, and who has fewest.
+//!
+//! Knows what it was told of sends and ends. Finds the fewest among n replicas by looking at log n of them.
+
+use super::{Server, Ties};
+use crate::random::{Purpose, Seed, Stream};
+
+use rand::RngExt;
+
+/// A count for each replica, and a rule for equals.
+#[derive(Clone, Debug)]
+pub struct InFlight {
+    /// A binary tree in level order, replicas at its leaves: each node holds the fewest below it, and how many
+    /// replicas have so few.
+    nodes: Vec<Fewest>,
+    leaves: usize,
+    ties: Ties,
+    stream: Stream,
+    last: Option<Server>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Fewest {
+    requests: u32,
+    replicas: u32,
+}
+
+/// Below a node without a replica.
+const NOBODY: Fewest = Fewest { requests: u32::MAX, replicas: 0 };
+
+impl Fewest {
+    fn of(left: Fewest, right: Fewest) -> Fewest {
+        match left.requests.cmp(&right.requests) {
+            std::cmp::Ordering::Less => left,
+            std::cmp::Ordering::Greater => right,
+            std::cmp::Ordering::Equal => Fewest { replicas: left.replicas + right.replicas, ..left },
+        }
+    }
+}
+
+impl InFlight {
+    /// The counts of gateway `gateway`, all zero.
+    pub fn new(ties: Ties, seed: Seed, gateway: u64) -> InFlight {
+        let stream = seed.stream(Purpose::Routing, gateway);
+        InFlight { nodes: Vec::new(), leaves: 0, ties, stream, last: None }
+    }
+
+    /// The replica with the fewest of `servers`, equals by rule.
+    ///
+    /// # Panics
+    /// If there is none, or they have become others.
+    pub fn fewest(&mut self, servers: usize) -> Server {
+        self.grow(servers);
+        let equals = self.nodes[1].replicas;
+        let place = match self.ties {
+            Ties::First => 0,
+            Ties::Random if equals == 1 => 0,
+            Ties::Random => self.stream.random_range(0..equals as usize) as u32,
+            Ties::Rotating => {
+                let seen = self.last.map_or(0, |last| self.equals_up_to(last));
+                if seen < equals { seen } else { 0 }
+            }
+        };
+        let chosen = self.nth(place);
+        self.last = Some(chosen);
+        chosen
+    }
+
+    /// A request was sent there.
+    pub fn sent(&mut self, server: Server) {
+        self.change(server, |requests| requests + 1);
+    }
+
+    /// The end of a request was heard.
+    pub fn ended(&mut self, server: Server) {
+        self.change(server, |requests| requests - 1);
+    }
+
+    fn grow(&mut self, servers: usize) {
+        if self.leaves > 0 {
+            return;
+        }
+        self.leaves = servers.next_power_of_two();
+        self.nodes = vec![NOBODY; 2 * self.leaves];
+        self.nodes[self.leaves..self.leaves + servers].fill(Fewest { requests: 0, replicas: 1 });
+        for node in (1..self.leaves).rev() {
+            self.nodes[node] = Fewest::of(self.nodes[2 * node], self.nodes[2 * node + 1]);
+        }
+    }
+
+    fn change(&mut self, server: Server, to: impl Fn(u32) -> u32) {
+        let mut node = self.leaves + server;
+        self.nodes[node].requests = to(self.nodes[node].requests);
+        while node > 1 {
+            node /= 2;
+            self.nodes[node] = Fewest::of(self.nodes[2 * node], self.nodes[2 * node + 1]);
+        }
+    }
+
+    /// The replica number `place` among those with the fewest.
+    fn nth(&self, mut place: u32) -> Server {
+        let fewest = self.nodes[1].requests;
+        let mut node = 1;
+        while node < self.leaves {
+            node *= 2;
+            let left = self.nodes[node];
+            let here = if left.requests == fewest { left.replicas } else { 0 };
+            if place >= here {
+                place -= here;
+                node += 1;
+            }
+        }
+        node - self.leaves
+    }
+
+    /// How many of those with the fewest are `server` or come before it.
+    fn equals_up_to(&self, server: Server) -> u32 {
+        let fewest = self.nodes[1].requests;
+        let among = |node: Fewest| if node.requests == fewest { node.replicas } else { 0 };
+        let mut node = self.leaves + server;
+        let mut count = among(self.nodes[node]);
+        while node > 1 {
+            if node % 2 == 1 {
+                count += among(self.nodes[node - 1]);
+            }
+            node /= 2;
+        }
+        count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::Picker;
+    use super::*;
+
+    proptest! {
+        /// The judge looks at every replica.
+        #[test]
+        fn it_picks_as_a_look_at_all_would(
+            servers in 1usize..40, deeds in prop::collection::vec(any::<(bool, usize)>(), 0..200), seed in any::<u64>(),
+        ) {
+            for ties in [Ties::First, Ties::Random, Ties::Rotating] {
+                let mut fast = InFlight::new(ties, Seed(seed), 0);
+                let mut judge = Picker::new(ties, Seed(seed), 0);
+                let mut counts = vec![0u32; servers];
+                for &(ends, server) in &deeds {
+                    let server = server % servers;
+                    if ends && counts[server] > 0 {
+                        counts[server] -= 1;
+                        fast.ended(server);
+                        continue;
+                    }
+                    let chosen = fast.fewest(servers);
+                    prop_assert_eq!(chosen, judge.least(counts.iter().copied().enumerate()));
+                    counts[chosen] += 1;
+                    fast.sent(chosen);
+                }
+            }
+        }
+    }
+}
