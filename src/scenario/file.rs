@@ -104,7 +104,10 @@ pub struct WorkloadFile {
     /// Arrivals this many times as fast.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_scale: Option<f64>,
-    /// Only the first so many requests of the trace, or how many are drawn.
+    /// The trace so many times in a row, each time with prefix identities of its own; 1 unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rounds: Option<u32>,
+    /// Only the first so many requests of the trace (of all its rounds), or how many are drawn.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requests: Option<u32>,
     /// When requests are sent.

@@ -13,7 +13,7 @@ use crate::router::{PolicyError, Router, policies};
 use crate::scenario::{Scenario, Workload};
 use crate::time::Time;
 use crate::trace::{self, Trace, TraceError};
-use crate::workload::replay::replay;
+use crate::workload::replay::Replay;
 use crate::workload::{Job, OpenLoop};
 
 /// Why a study cannot be made.
@@ -70,9 +70,10 @@ pub fn repetition_seed(scenario: &Scenario, repetition: u32) -> Seed {
 pub fn jobs(scenario: &Scenario, trace: Option<&Trace>, repetition: u32) -> Vec<Job> {
     let seed = repetition_seed(scenario, repetition);
     let mut jobs = match (&scenario.workload, trace) {
-        (Workload::Trace { rate_scale, requests, resample, .. }, Some(trace)) => {
-            let first = requests.map_or(trace.rows.len(), |requests| trace.rows.len().min(requests as usize));
-            replay(&trace.rows[..first], *rate_scale, *resample, seed)
+        (Workload::Trace { rate_scale, rounds, requests, resample, .. }, Some(trace)) => {
+            let replay =
+                Replay { rate_scale: *rate_scale, rounds: *rounds, requests: *requests, resample: *resample };
+            replay.jobs(&trace.rows, seed)
         }
         (Workload::Drawn(drawn), _) => drawn.draw(seed),
         (Workload::Trace { .. }, None) => Vec::new(),

@@ -20,55 +20,90 @@ pub enum Resample {
 /// Stretches that [`Resample::TimeBlocks`] cuts a trace into.
 const BLOCKS: u64 = 20;
 
-/// The requests of a trace, its arrivals `rate_scale` times as fast, in order of sending.
-///
-/// Without `resample` they are as recorded; with it, one draw of `seed`.
-pub fn replay(rows: &[TraceRow], rate_scale: f64, resample: Option<Resample>, seed: Seed) -> Vec<Job> {
-    let scaled = |arrived: Time| match rate_scale {
-        1.0 => arrived,
-        // Far beyond what a run may last, and far below what would overflow when a request is moved.
-        _ => Time::from_ps(((arrived.as_ps() as f64 / rate_scale).round() as u64).min(u64::MAX / 4)),
-    };
-    let mut sent: Vec<(Time, usize, u64)> =
-        rows.iter().enumerate().map(|(index, row)| (scaled(row.arrived), index, 0)).collect();
-    match resample {
-        None => {}
-        Some(Resample::TimeBlocks) => sent = time_blocks(&sent, seed),
-        Some(Resample::Jitter) => jitter(&mut sent, seed),
-    }
-    sent.sort_by_key(|&(at, index, copy)| (at, copy, index));
-    let job = |(number, (at, index, copy)): (usize, (Time, usize, u64))| {
-        let row = &rows[index];
-        Job {
-            sent: at,
-            request: Request {
-                id: RequestId(number as u32),
-                prompt_tokens: row.prompt_tokens,
-                output_tokens: row.output_tokens,
-                max_tokens: row.max_tokens,
-                priority: row.priority,
-                arrival_order: number as u64,
-                content: copied(&row.content, copy),
-                remote_tokens: 0,
-            },
-            session: row.session,
-            predicted_output_tokens: None,
-        }
-    };
-    sent.into_iter().enumerate().map(job).collect()
+/// How a trace becomes requests.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Replay {
+    /// Its arrivals so many times as fast.
+    pub rate_scale: f64,
+    /// So many times in a row, one mean gap between the last of one round and the first of the next. Each round
+    /// has prefix identities of its own, so that repeating a trace does not look like users repeating themselves.
+    pub rounds: u32,
+    /// Only the first so many of them all.
+    pub requests: Option<u32>,
+    /// One draw of it instead of what was recorded.
+    pub resample: Option<Resample>,
 }
 
-/// Content of the `copy`-th use of a stretch: identities of its own, so that repeating a stretch does not
-/// look like users repeating themselves.
+/// When a request is sent, of which row it is, and the how-manieth use of that row.
+type Sent = (Time, usize, u64);
+
+impl Replay {
+    /// The requests in order of sending. Without `resample` they are as recorded, and `seed` is not used.
+    pub fn jobs(&self, rows: &[TraceRow], seed: Seed) -> Vec<Job> {
+        let mut sent = self.sent(rows);
+        match self.resample {
+            None => {}
+            Some(Resample::TimeBlocks) => sent = time_blocks(&sent, u64::from(self.rounds), seed),
+            Some(Resample::Jitter) => jitter(&mut sent, seed),
+        }
+        sent.sort_by_key(|&(at, index, copy)| (at, copy, index));
+        let job = |(number, (at, index, copy)): (usize, Sent)| {
+            let row = &rows[index];
+            Job {
+                sent: at,
+                request: Request {
+                    id: RequestId(number as u32),
+                    prompt_tokens: row.prompt_tokens,
+                    output_tokens: row.output_tokens,
+                    max_tokens: row.max_tokens,
+                    priority: row.priority,
+                    arrival_order: number as u64,
+                    content: copied(&row.content, copy),
+                    remote_tokens: 0,
+                },
+                session: row.session,
+                predicted_output_tokens: None,
+            }
+        };
+        sent.into_iter().enumerate().map(job).collect()
+    }
+
+    /// All rounds, before anything is resampled.
+    fn sent(&self, rows: &[TraceRow]) -> Vec<Sent> {
+        let last = rows.last().map_or(0, |row| row.arrived.as_ps());
+        let round = last + last / (rows.len() as u64).saturating_sub(1).max(1);
+        let all = rows.len() as u64 * u64::from(self.rounds);
+        let most = self.requests.map_or(all, |requests| all.min(u64::from(requests)));
+        let rounds = (0..u64::from(self.rounds)).flat_map(|number| {
+            let start = round.saturating_mul(number);
+            rows.iter()
+                .enumerate()
+                .map(move |(index, row)| (row.arrived.as_ps().saturating_add(start), index, number))
+        });
+        rounds.take(most as usize).map(|(at, index, number)| (self.scaled(at), index, number)).collect()
+    }
+
+    fn scaled(&self, arrived_ps: u64) -> Time {
+        match self.rate_scale {
+            1.0 => Time::from_ps(arrived_ps.min(LATEST_PS)),
+            scale => Time::from_ps(((arrived_ps as f64 / scale).round() as u64).min(LATEST_PS)),
+        }
+    }
+}
+
+/// Far beyond what a run may last, and far below what would overflow when a request is moved.
+const LATEST_PS: u64 = u64::MAX / 4;
+
+/// Content of the `copy`-th use of a row: identities of its own.
 fn copied(content: &Content, copy: u64) -> Content {
     if copy == 0 {
         return content.clone();
     }
-    let fresh = |run: &ContentRun| ContentRun { stream: mix(run.stream ^ (copy << 56)) >> 1, ..*run };
+    let fresh = |run: &ContentRun| ContentRun { stream: mix(run.stream ^ mix(copy)) >> 1, ..*run };
     Content::from_runs(content.runs().iter().map(fresh))
 }
 
-fn time_blocks(sent: &[(Time, usize, u64)], seed: Seed) -> Vec<(Time, usize, u64)> {
+fn time_blocks(sent: &[Sent], rounds: u64, seed: Seed) -> Vec<Sent> {
     let Some(&(last, _, _)) = sent.last() else { return Vec::new() };
     // One picosecond more, so that the last request lies inside the last block.
     let block = (last.as_ps() + 1).div_ceil(BLOCKS);
@@ -77,19 +112,19 @@ fn time_blocks(sent: &[(Time, usize, u64)], seed: Seed) -> Vec<(Time, usize, u64
     let mut joined = Vec::with_capacity(sent.len());
     for place in 0..BLOCKS {
         let drawn = draws.random_range(0..BLOCKS);
-        let copy = used[drawn as usize];
+        let uses = used[drawn as usize];
         used[drawn as usize] += 1;
         let from = sent.partition_point(|(at, _, _)| at.as_ps() < drawn * block);
         let to = sent.partition_point(|(at, _, _)| at.as_ps() < (drawn + 1) * block);
-        let moved = |&(at, index, _): &(Time, usize, u64)| {
-            (Time::from_ps(at.as_ps() - drawn * block + place * block), index, copy)
+        let moved = |&(at, index, round): &Sent| {
+            (Time::from_ps(at.as_ps() - drawn * block + place * block), index, uses * rounds + round)
         };
         joined.extend(sent[from..to].iter().map(moved));
     }
     joined
 }
 
-fn jitter(sent: &mut [(Time, usize, u64)], seed: Seed) {
+fn jitter(sent: &mut [Sent], seed: Seed) {
     let Some(&(last, _, _)) = sent.last() else { return };
     let half_gap = last.as_ps() / sent.len() as u64 / 2;
     let mut draws = seed.stream(Purpose::Resampling, 0);
@@ -102,6 +137,23 @@ fn jitter(sent: &mut [(Time, usize, u64)], seed: Seed) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn replay(rows: &[TraceRow], rate_scale: f64, resample: Option<Resample>, seed: Seed) -> Vec<Job> {
+        Replay { rate_scale, rounds: 1, requests: None, resample }.jobs(rows, seed)
+    }
+
+    #[test]
+    fn rounds_follow_each_other_with_identities_of_their_own() {
+        let replay = Replay { rate_scale: 2.0, rounds: 3, requests: Some(900), resample: None };
+        let jobs = replay.jobs(&rows(), Seed(1));
+        assert_eq!(jobs.len(), 900);
+        // Rows come every 100 ms, at twice the rate every 50 ms, also from one round to the next.
+        assert!(jobs.windows(2).all(|pair| pair[1].sent - pair[0].sent == Span::from_ms(50)));
+        let mut streams: Vec<u64> = jobs.iter().map(|job| job.request.content.runs()[0].stream).collect();
+        streams.sort_unstable();
+        streams.dedup();
+        assert_eq!(streams.len(), jobs.len());
+    }
 
     fn rows() -> Vec<TraceRow> {
         let row = |number: u64| TraceRow {

@@ -66,6 +66,8 @@ pub enum Workload {
         format: Option<String>,
         /// Arrivals this many times as fast.
         rate_scale: f64,
+        /// So many times in a row.
+        rounds: u32,
         /// Only the first so many.
         requests: Option<u32>,
         /// What differs between repetitions.

@@ -32,12 +32,18 @@ pub(super) fn workload(file: &ScenarioFile, folder: &Path) -> Result<Workload, F
             path: folder.join(trace),
             format: workload.format.clone(),
             rate_scale: positive("workload.rate_scale", workload.rate_scale.unwrap_or(1.0))?,
+            rounds: at_least_one("workload.rounds", workload.rounds.unwrap_or(1))?,
             requests: workload.requests,
             resample: file.resample.map(|resample| match resample {
                 ResampleFile::TimeBlocks => Resample::TimeBlocks,
                 ResampleFile::Jitter => Resample::Jitter,
             }),
         });
+    }
+    if workload.rounds.is_some() {
+        return Err(
+            fault("workload.rounds", "belongs to a trace, but none is named").help("add trace = \"...\"")
+        );
     }
     if workload.format.is_some() {
         return Err(
