@@ -1,10 +1,10 @@
 //! Whole simulations, timed: requests and engine steps a second, simulated seconds a second, peak memory.
 //!
-//! `cargo bench --bench fleet -- [--traces DIR] [--runs N] [NAME...]`
+//! `cargo bench --bench fleet -- [--traces DIR] [--runs N] [--threads N] [NAME...]`
 //!
 //! Each case is a scenario of `scenarios/performance/`, run in a process of its own so that its peak memory can be
 //! told. Requests are made ready first; what is timed is the simulation with its statistics. The median of N
-//! runs (5 unless given) is printed. DIR holds the traces of others under the names that the README gives;
+//! runs (5 unless given) on one thread (unless given) is printed. DIR holds the traces of others under the names that the README gives;
 //! without it the samples of `traces/` stand for them, which is another load.
 
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tailcast::scenario::{Loaded, Scenario, Workload};
-use tailcast::study::run::{Traces, jobs, run};
+use tailcast::study::run::{Keep, Traces, jobs, run};
 
 /// A row of the table.
 struct Case {
@@ -75,18 +75,22 @@ const CASES: &[Case] = &[
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
-    let (mut traces, mut runs, mut one, mut names) = (None, 5, None, Vec::new());
+    let (mut traces, mut runs, mut threads, mut one, mut names) = (None, 5, 1, None, Vec::new());
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--traces" => traces = arguments.next().map(PathBuf::from),
             "--runs" => runs = arguments.next().and_then(|runs| runs.parse().ok()).unwrap_or(runs).max(1),
+            "--threads" => {
+                threads = arguments.next().and_then(|threads| threads.parse().ok()).unwrap_or(threads).max(1);
+            }
             "--one" => one = arguments.next(),
             name => names.push(name.to_owned()),
         }
     }
     if let Some(name) = one {
         let case = CASES.iter().find(|case| case.name == name).expect("a case of the list");
-        measure(case, traces.as_deref(), runs);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+        pool.install(|| measure(case, traces.as_deref(), runs));
         return ExitCode::SUCCESS;
     }
     println!(
@@ -94,9 +98,11 @@ fn main() -> ExitCode {
         "case", "ms", "requests/s", "steps/s", "simulated s/s", "requests", "peak MiB"
     );
     let this = std::env::current_exe().expect("the path of this program");
-    for case in CASES.iter().filter(|case| names.is_empty() || names.iter().any(|name| case.name.contains(name))) {
+    for case in
+        CASES.iter().filter(|case| names.is_empty() || names.iter().any(|name| case.name.contains(name)))
+    {
         let mut child = Command::new(&this);
-        child.args(["--one", case.name, "--runs", &runs.to_string()]);
+        child.args(["--one", case.name, "--runs", &runs.to_string(), "--threads", &threads.to_string()]);
         if let Some(traces) = &traces {
             child.arg("--traces").arg(traces);
         }
@@ -116,8 +122,7 @@ fn measure(case: &Case, traces: Option<&Path>, runs: usize) {
     let (mut steps, mut simulated_s) = (0, 0.0);
     for _ in 0..runs {
         let begin = Instant::now();
-        // Repetition 1 keeps no outcomes.
-        let result = run(&scenario, &jobs, 1, false).expect("a scenario that runs");
+        let result = run(&scenario, &jobs, 0, false, Keep::Nothing).expect("a scenario that runs");
         seconds.push(begin.elapsed().as_secs_f64());
         steps = result.summary.steps;
         simulated_s = result.summary.span_s;
@@ -140,8 +145,11 @@ fn load(case: &Case, traces: Option<&Path>) -> Scenario {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let path = root.join("scenarios/performance").join(case.scenario).with_extension("toml");
     let set: Vec<String> = case.set.iter().map(|&assignment| assignment.to_owned()).collect();
-    let mut scenario = Loaded::read(&path, &set).and_then(|loaded| loaded.resolve()).expect("a valid scenario");
-    if let (Workload::Trace { path, .. }, Some(folder), Some(name)) = (&mut scenario.workload, traces, case.trace) {
+    let mut scenario =
+        Loaded::read(&path, &set).and_then(|loaded| loaded.resolve()).expect("a valid scenario");
+    if let (Workload::Trace { path, .. }, Some(folder), Some(name)) =
+        (&mut scenario.workload, traces, case.trace)
+    {
         *path = folder.join(name);
     }
     scenario

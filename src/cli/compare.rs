@@ -9,7 +9,7 @@ use crate::router::{POLICIES, policies};
 use crate::scenario::Loaded;
 use crate::scenario::error::nearest_or_all;
 use crate::study::compare::Contender;
-use crate::study::{Traces, compare};
+use crate::study::{Keep, Traces, compare};
 
 /// Compare policies (and [[variants]]) on the same requests, ranked by E2E P99
 #[derive(Debug, clap::Args)]
@@ -40,7 +40,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     let runs = contenders.len() as u64 * u64::from(contenders[0].scenario.repeat);
     let bar = progress(runs, options.quiet);
     let comparison = options
-        .on_threads(|| compare(&contenders, &mut Traces::default(), options.check, &|| bar.inc(1)))?
+        .on_threads(|| {
+            compare(&contenders, &mut Traces::default(), options.check, Keep::Outcomes, &|| bar.inc(1))
+        })?
         .map_err(CliError::input)?;
     bar.finish_and_clear();
     results::write(&out, &comparison, &|folder| loaded.resolved_text(&policies, folder))?;

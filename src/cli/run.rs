@@ -7,7 +7,7 @@ use super::{CliError, RunOptions, check_that_keys_are_read, print, progress, res
 use crate::report::{json, text};
 use crate::scenario::Loaded;
 use crate::study::compare::Contender;
-use crate::study::{Traces, compare};
+use crate::study::{Keep, Traces, compare};
 
 /// Run one scenario under its own policy
 #[derive(Debug, clap::Args)]
@@ -26,11 +26,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     if let Some(out) = &arguments.out {
         results::check_replaceable(out)?;
     }
+    let keep = if arguments.out.is_some() { Keep::Outcomes } else { Keep::Nothing };
     let bar = progress(u64::from(scenario.repeat), options.quiet);
     let contenders = [Contender { name: scenario.router.policy.clone(), scenario }];
     check_that_keys_are_read(&loaded, &contenders)?;
     let comparison = options
-        .on_threads(|| compare(&contenders, &mut Traces::default(), options.check, &|| bar.inc(1)))?
+        .on_threads(|| compare(&contenders, &mut Traces::default(), options.check, keep, &|| bar.inc(1)))?
         .map_err(CliError::input)?;
     bar.finish_and_clear();
     if let Some(out) = &arguments.out {

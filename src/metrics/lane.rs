@@ -43,6 +43,9 @@ pub struct LaneStats {
     pub token_gaps: Histogram,
     interval: Span,
     timeline: Vec<TimelinePoint>,
+    /// Where the last step was drawn: its point, and when that point ends.
+    point: usize,
+    point_ends: Time,
 }
 
 impl Default for LaneStats {
@@ -58,6 +61,8 @@ impl Default for LaneStats {
             token_gaps: Histogram::default(),
             interval: Span::from_ms(100),
             timeline: Vec::new(),
+            point: 0,
+            point_ends: Time::ZERO,
         }
     }
 }
@@ -92,18 +97,23 @@ impl LaneStats {
     fn draw(&mut self, run: &StepRun<'_>) {
         let (mut drawn, mut kv_blocks_used) = (0, run.kv_blocks_used);
         let mut taken = run.taken.iter().peekable();
-        // The interval may double for the last step, so that place is found first.
-        self.point_at(run.start_of(run.count - 1));
+        let last_start = run.start_of(run.count - 1);
+        if last_start >= self.point_ends {
+            // The interval may double for the last step, so its place is made first.
+            self.make_room(last_start);
+        }
         while drawn < run.count {
-            let start = run.start_of(drawn);
-            let index = start.as_ps() / self.interval.as_ps();
-            let next_point = Time::from_ps((index + 1) * self.interval.as_ps());
-            let until = run.steps_before(next_point);
+            if last_start >= self.point_ends {
+                let index = run.start_of(drawn).as_ps() / self.interval.as_ps();
+                self.point = index as usize;
+                self.point_ends = Time::from_ps((index + 1) * self.interval.as_ps());
+            }
+            let until = run.steps_before(self.point_ends);
             // Blocks only become more during a run, so the last step of a point has most.
             while let Some(taken) = taken.next_if(|taken| taken.step < until) {
                 kv_blocks_used += taken.blocks;
             }
-            let point = &mut self.timeline[index as usize];
+            let point = &mut self.timeline[self.point];
             point.running = point.running.max(run.running);
             point.waiting = point.waiting.max(run.waiting);
             point.kv_blocks_used = point.kv_blocks_used.max(kv_blocks_used);
@@ -112,7 +122,8 @@ impl LaneStats {
         }
     }
 
-    fn point_at(&mut self, at: Time) -> &mut TimelinePoint {
+    /// Makes the timeline reach to the point of `at`.
+    fn make_room(&mut self, at: Time) {
         while (at.as_ps() / self.interval.as_ps()) as usize >= MOST_POINTS {
             self.interval = self.interval * 2;
             let join = |pair: &[TimelinePoint]| TimelinePoint {
@@ -127,7 +138,6 @@ impl LaneStats {
         if self.timeline.len() <= index {
             self.timeline.resize(index + 1, TimelinePoint::default());
         }
-        &mut self.timeline[index]
     }
 }
 

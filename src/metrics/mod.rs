@@ -3,6 +3,7 @@
 //! Knows outcomes and runs of steps, and turns them into quantiles, rates and verdicts on objectives. Does
 //! not know how they came about. Definitions are those of vLLM's own benchmark.
 
+mod crowd;
 pub mod histogram;
 pub mod lane;
 pub mod quantile;
@@ -10,5 +11,5 @@ pub mod summary;
 
 pub use histogram::Histogram;
 pub use lane::{LaneStats, TimelinePoint};
-pub use quantile::Quantiles;
+pub use quantile::{Quantiles, Sample};
 pub use summary::{Collector, Objectives, ReplicaSummary, RunSummary};

@@ -1,7 +1,8 @@
-//! Exact quantiles of recorded spans.
+//! Quantiles of recorded spans: exact up to a bound, from a sketch of known error beyond.
 
 use serde::Serialize;
 
+use super::Histogram;
 use crate::time::Span;
 
 /// Mean and percentiles of one latency, in milliseconds; none where nothing was recorded.
@@ -23,71 +24,158 @@ pub struct Quantiles {
     pub max_ms: Option<f64>,
 }
 
-impl Quantiles {
-    /// Of these values; sorts them.
-    pub fn of(values: &mut [Span]) -> Quantiles {
-        values.sort_unstable();
-        if values.is_empty() {
+/// Values up to which quantiles are exact; of more, a sketch keeps counts alone.
+pub const EXACT_UP_TO: usize = 1 << 21;
+
+/// Bits of the sketch: a value is known to one part in 2^11, and a reported quantile, the middle of its bucket,
+/// lies within one part in [`SKETCH_PARTS`] of a recorded value at its place.
+const SKETCH_BITS: u32 = 11;
+
+/// A quantile of a sketch is off by at most one part in so many.
+pub const SKETCH_PARTS: u64 = 2 << SKETCH_BITS;
+
+/// Recorded spans: all of them up to [`EXACT_UP_TO`], their distribution beyond. Count, mean and largest are
+/// always exact, and nothing depends on the order in which they came.
+#[derive(Clone, Debug, Default)]
+pub struct Sample {
+    values: Vec<Span>,
+    sketch: Option<Histogram<SKETCH_BITS>>,
+    count: u64,
+    total_ps: u128,
+    largest: Span,
+}
+
+impl Sample {
+    /// One more.
+    pub fn add(&mut self, value: Span) {
+        self.count += 1;
+        self.total_ps += u128::from(value.as_ps());
+        self.largest = self.largest.max(value);
+        if let Some(sketch) = &mut self.sketch {
+            sketch.add(value, 1);
+            return;
+        }
+        self.values.push(value);
+        if self.values.len() > EXACT_UP_TO {
+            let mut sketch = Histogram::default();
+            for value in std::mem::take(&mut self.values) {
+                sketch.add(value, 1);
+            }
+            self.sketch = Some(sketch);
+        }
+    }
+
+    /// Whether quantiles come from a sketch.
+    pub fn is_sketched(&self) -> bool {
+        self.sketch.is_some()
+    }
+
+    /// Mean and percentiles.
+    pub fn quantiles(&mut self) -> Quantiles {
+        if self.count == 0 {
             return Quantiles::default();
         }
-        let total: u128 = values.iter().map(|value| u128::from(value.as_ps())).sum();
-        let mean_ps = total as f64 / values.len() as f64;
-        let percentile = |p| Some(percentile_ms(values, p));
+        let mean_ps = self.total_ps as f64 / self.count as f64;
         Quantiles {
-            count: values.len() as u64,
+            count: self.count,
             mean_ms: Some(mean_ps / Span::from_ms(1).as_ps() as f64),
-            p50_ms: percentile(50.0),
-            p90_ms: percentile(90.0),
-            p95_ms: percentile(95.0),
-            p99_ms: percentile(99.0),
-            max_ms: percentile(100.0),
+            p50_ms: self.percentile_with_lost_ms(0, 50.0),
+            p90_ms: self.percentile_with_lost_ms(0, 90.0),
+            p95_ms: self.percentile_with_lost_ms(0, 95.0),
+            p99_ms: self.percentile_with_lost_ms(0, 99.0),
+            max_ms: Some(self.largest.as_ms()),
         }
     }
-}
 
-/// The `p`-th percentile of sorted values, linear between neighbours as numpy has it, in milliseconds.
-///
-/// # Panics
-/// If there is no value.
-pub fn percentile_ms(sorted: &[Span], p: f64) -> f64 {
-    let place = (sorted.len() - 1) as f64 * p / 100.0;
-    let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
-    below.as_ms() + (above.as_ms() - below.as_ms()) * place.fract()
-}
-
-/// The `p`-th percentile when `lost` more requests never came back, each later than all others: none, which
-/// reads as infinite, where it falls among them.
-pub fn percentile_with_lost_ms(sorted: &[Span], lost: u64, p: f64) -> Option<f64> {
-    let all = sorted.len() as u64 + lost;
-    if all == 0 {
-        return None;
+    /// The `p`-th percentile, linear between neighbours as numpy has it, when `lost` more requests never came
+    /// back, each later than all others: none, which reads as infinite, where it falls among them.
+    pub fn percentile_with_lost_ms(&mut self, lost: u64, p: f64) -> Option<f64> {
+        let all = self.count + lost;
+        let place = all.checked_sub(1)? as f64 * p / 100.0;
+        let (below, above) = (place.floor() as u64, place.ceil() as u64);
+        if above >= self.count {
+            return None;
+        }
+        let (below, above) = match &self.sketch {
+            Some(sketch) => (sketch.value_at(below)?, sketch.value_at(above)?),
+            None => {
+                let (_, &mut at, behind) = self.values.select_nth_unstable(below as usize);
+                let next = if above > below { behind.iter().min().copied()? } else { at };
+                (at, next)
+            }
+        };
+        Some(below.as_ms() + (above.as_ms() - below.as_ms()) * place.fract())
     }
-    let place = (all - 1) as f64 * p / 100.0;
-    let (below, above) = (place.floor() as usize, place.ceil() as usize);
-    let (below, above) = (sorted.get(below)?, sorted.get(above)?);
-    Some(below.as_ms() + (above.as_ms() - below.as_ms()) * place.fract())
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn sample(values: impl IntoIterator<Item = u64>) -> Sample {
+        let mut sample = Sample::default();
+        values.into_iter().for_each(|ms| sample.add(Span::from_ms(ms)));
+        sample
+    }
 
     #[test]
     fn percentiles_are_numpys() {
-        let mut values: Vec<Span> = [4, 1, 3, 2].map(Span::from_ms).to_vec();
-        let quantiles = Quantiles::of(&mut values);
+        let quantiles = sample([4, 1, 3, 2]).quantiles();
         assert_eq!(quantiles.mean_ms, Some(2.5));
         assert_eq!(quantiles.p50_ms, Some(2.5));
         // numpy.percentile([1, 2, 3, 4], 90) = 3.7
         assert!((quantiles.p90_ms.unwrap() - 3.7).abs() < 1e-12);
-        assert_eq!(Quantiles::of(&mut []).p50_ms, None);
+        assert_eq!(quantiles.max_ms, Some(4.0));
+        assert_eq!(sample([]).quantiles().p50_ms, None);
     }
 
     #[test]
     fn lost_requests_count_as_infinite() {
-        let values: Vec<Span> = (1..=99).map(Span::from_ms).collect();
-        assert_eq!(percentile_with_lost_ms(&values, 1, 50.0), Some(50.5));
-        assert_eq!(percentile_with_lost_ms(&values, 1, 99.0), None);
-        assert_eq!(percentile_with_lost_ms(&values, 0, 100.0), Some(99.0));
+        let mut values = sample(1..=99);
+        assert_eq!(values.percentile_with_lost_ms(1, 50.0), Some(50.5));
+        assert_eq!(values.percentile_with_lost_ms(1, 99.0), None);
+        assert_eq!(values.percentile_with_lost_ms(0, 100.0), Some(99.0));
+        assert_eq!(sample([]).percentile_with_lost_ms(0, 50.0), None);
+    }
+
+    #[test]
+    fn many_values_become_a_sketch_that_keeps_its_bound() {
+        let mut sample = Sample::default();
+        let mut value = 1u64;
+        let mut values: Vec<Span> = Vec::new();
+        for _ in 0..=EXACT_UP_TO {
+            // Full period, so that the values are spread over all magnitudes the same way every time.
+            value = value.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let span = Span::from_ps(value >> (20 + value % 30));
+            sample.add(span);
+            values.push(span);
+        }
+        assert!(sample.is_sketched());
+        values.sort_unstable();
+        for p in [1.0, 50.0, 90.0, 99.0, 99.9] {
+            let exact_ms = values[(p / 100.0 * (values.len() - 1) as f64).round() as usize].as_ms();
+            let got_ms = sample.percentile_with_lost_ms(0, p).unwrap();
+            assert!(
+                (got_ms / exact_ms - 1.0).abs() <= 2.0 / SKETCH_PARTS as f64,
+                "P{p}: {got_ms} for {exact_ms}"
+            );
+        }
+        assert_eq!(sample.quantiles().max_ms, values.last().map(|last| last.as_ms()));
+    }
+
+    proptest! {
+        /// The judge sorts.
+        #[test]
+        fn any_order_gives_the_same(mut values in prop::collection::vec(0u64..1_000, 1..200), lost in 0u64..5, p in 0.0f64..=100.0) {
+            let mut in_order = sample(values.iter().copied());
+            values.sort_unstable();
+            let place = (values.len() as u64 + lost - 1) as f64 * p / 100.0;
+            let at = |place: f64| values.get(place as usize).map(|&ms| ms as f64);
+            let expected = at(place.floor()).zip(at(place.ceil())).map(|(a, b)| a + (b - a) * place.fract());
+            prop_assert_eq!(in_order.percentile_with_lost_ms(lost, p), expected);
+            prop_assert_eq!(sample(values).percentile_with_lost_ms(lost, p), expected);
+        }
     }
 }

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
+use super::crowd::Crowd;
 use super::lane::{LaneStats, median_batch};
-use super::quantile::{Quantiles, percentile_with_lost_ms};
+use super::quantile::{Quantiles, Sample};
 use super::{Histogram, TimelinePoint};
 use crate::request::{Finish, Outcome};
 use crate::signals::Signals;
@@ -101,6 +102,9 @@ pub struct RunSummary {
     pub tpot: Quantiles,
     /// End to end.
     pub e2e: Quantiles,
+    /// Whether quantiles come from a sketch, because there are more requests than are kept one by one; they are
+    /// then off by at most one part in 4,096.
+    pub sketched: bool,
     /// E2E P99 of all offered requests, those without a whole answer counting as infinite (none).
     pub e2e_p99_of_offered_ms: Option<f64>,
     /// Median gap between two tokens of a request, warm-up included, to 1 part in 256.
@@ -125,58 +129,93 @@ pub struct RunSummary {
     pub replicas: Vec<ReplicaSummary>,
 }
 
-/// Takes in outcomes and ends in a summary.
+/// Takes in outcomes one by one and ends in a summary, which does not depend on their order. Its size does not
+/// grow with their number beyond [`EXACT_UP_TO`](super::quantile::EXACT_UP_TO).
 #[derive(Clone, Debug, Default)]
 pub struct Collector {
     warmup_until: Time,
     objectives: Objectives,
-    outcomes: Vec<Outcome>,
+    warmup_requests: u64,
+    offered: u64,
+    completed: u64,
+    rejected: u64,
+    aborted: u64,
+    unfinished: u64,
+    good: u64,
+    first_sent: Option<Time>,
+    last_sent: Time,
+    last_done: Time,
+    output_tokens: u64,
+    /// Of whole answers.
+    prompt_tokens: u64,
+    ttft: Sample,
+    engine_ttft: Sample,
+    tpot: Sample,
+    e2e: Sample,
+    hits: HitRate,
+    crowd: Crowd,
+    /// Requests and hits by replica, those of the warm-up too.
+    replicas: Vec<(u64, HitRate)>,
 }
 
 impl Collector {
     /// Requests sent before `warmup_until` are left out of all figures.
     pub fn new(warmup_until: Time, objectives: Objectives) -> Collector {
-        Collector { warmup_until, objectives, outcomes: Vec::new() }
+        Collector { warmup_until, objectives, ..Collector::default() }
     }
 
     /// One more outcome.
-    pub fn add(&mut self, outcome: Outcome) {
-        self.outcomes.push(outcome);
-    }
-
-    /// All outcomes, in order of request.
-    pub fn into_outcomes(mut self) -> Vec<Outcome> {
-        self.outcomes.sort_by_key(|outcome| outcome.attempt);
-        self.outcomes
+    pub fn add(&mut self, outcome: &Outcome) {
+        if let Some(replica) = outcome.replica {
+            if self.replicas.len() <= replica as usize {
+                self.replicas.resize(replica as usize + 1, Default::default());
+            }
+            let (requests, hits) = &mut self.replicas[replica as usize];
+            *requests += 1;
+            hits.add(outcome);
+        }
+        if outcome.sent < self.warmup_until {
+            self.warmup_requests += 1;
+            return;
+        }
+        self.offered += 1;
+        let kind = match outcome.finish {
+            Finish::Stop | Finish::Length => &mut self.completed,
+            Finish::Refused | Finish::TooLong => &mut self.rejected,
+            Finish::Aborted => &mut self.aborted,
+            Finish::Unfinished => &mut self.unfinished,
+        };
+        *kind += 1;
+        self.good += u64::from(self.objectives.met_by(outcome));
+        self.first_sent = Some(self.first_sent.map_or(outcome.sent, |first| first.min(outcome.sent)));
+        self.last_sent = self.last_sent.max(outcome.sent);
+        self.last_done = self.last_done.max(outcome.done_received);
+        self.output_tokens += u64::from(outcome.output_tokens());
+        if outcome.finish.is_complete() {
+            self.prompt_tokens += u64::from(outcome.prompt_tokens);
+            let samples = [
+                (&mut self.ttft, outcome.ttft()),
+                (&mut self.engine_ttft, outcome.engine_ttft()),
+                (&mut self.tpot, outcome.tpot()),
+                (&mut self.e2e, outcome.e2e()),
+            ];
+            for (sample, value) in samples {
+                if let Some(value) = value {
+                    sample.add(value);
+                }
+            }
+        }
+        self.hits.add(outcome);
+        self.crowd.add(outcome.sent, outcome.done_received);
     }
 
     /// The run in numbers, given each replica's kind, observer and last gauges.
-    pub fn summarise(&self, lanes: &[(String, &LaneStats, Signals)], ended: Time) -> RunSummary {
-        let counted: Vec<&Outcome> =
-            self.outcomes.iter().filter(|outcome| outcome.sent >= self.warmup_until).collect();
-        let count = |finishes: &[Finish]| {
-            counted.iter().filter(|outcome| finishes.contains(&outcome.finish)).count() as u64
-        };
-        let spans = |of: fn(&Outcome) -> Option<Span>| -> Vec<Span> {
-            counted.iter().filter(|outcome| outcome.finish.is_complete()).filter_map(|o| of(o)).collect()
-        };
-        let offered = counted.len() as u64;
-        let completed = count(&[Finish::Stop, Finish::Length]);
-        let first_sent = counted.iter().map(|outcome| outcome.sent).min().unwrap_or_default();
-        let last_sent = counted.iter().map(|outcome| outcome.sent).max().unwrap_or_default();
-        let last_done = counted.iter().map(|outcome| outcome.done_received).max();
-        let span_s = last_done.unwrap_or_default().saturating_since(first_sent).as_s();
+    pub fn summarise(mut self, lanes: &[(String, &LaneStats, Signals)], ended: Time) -> RunSummary {
+        let (offered, completed) = (self.offered, self.completed);
+        let first_sent = self.first_sent.unwrap_or_default();
+        let span_s = self.last_done.saturating_since(first_sent).as_s();
         let rate = |amount: u64| if span_s > 0.0 { amount as f64 / span_s } else { 0.0 };
-        let sending_s = last_sent.saturating_since(first_sent).as_s();
-        let output_tokens: u64 = counted.iter().map(|outcome| u64::from(outcome.output_tokens())).sum();
-        let prompt_tokens: u64 = counted
-            .iter()
-            .filter(|outcome| outcome.finish.is_complete())
-            .map(|outcome| u64::from(outcome.prompt_tokens))
-            .sum();
-        let good = counted.iter().filter(|outcome| self.objectives.met_by(outcome)).count() as u64;
-        let mut e2e = spans(Outcome::e2e);
-        let e2e_quantiles = Quantiles::of(&mut e2e);
+        let sending_s = self.last_sent.saturating_since(first_sent).as_s();
         let mut gaps = Histogram::default();
         let mut batch_time: Vec<Span> = Vec::new();
         for (_, stats, _) in lanes {
@@ -196,26 +235,27 @@ impl Collector {
         RunSummary {
             offered,
             completed,
-            rejected: count(&[Finish::Refused, Finish::TooLong]),
-            aborted: count(&[Finish::Aborted]),
-            unfinished: count(&[Finish::Unfinished]),
-            warmup_requests: self.outcomes.len() as u64 - offered,
+            rejected: self.rejected,
+            aborted: self.aborted,
+            unfinished: self.unfinished,
+            warmup_requests: self.warmup_requests,
             span_s,
             offered_requests_per_s: if sending_s > 0.0 { (offered - 1) as f64 / sending_s } else { 0.0 },
             requests_per_s: rate(completed),
-            output_tokens_per_s: rate(output_tokens),
-            total_tokens_per_s: rate(output_tokens + prompt_tokens),
-            goodput_requests_per_s: rate(good),
-            goodput_share: if offered > 0 { good as f64 / offered as f64 } else { 0.0 },
-            ttft: Quantiles::of(&mut spans(Outcome::ttft)),
-            engine_ttft: Quantiles::of(&mut spans(Outcome::engine_ttft)),
-            tpot: Quantiles::of(&mut spans(Outcome::tpot)),
-            e2e_p99_of_offered_ms: percentile_with_lost_ms(&e2e, offered - completed, 99.0),
-            e2e: e2e_quantiles,
+            output_tokens_per_s: rate(self.output_tokens),
+            total_tokens_per_s: rate(self.output_tokens + self.prompt_tokens),
+            goodput_requests_per_s: rate(self.good),
+            goodput_share: if offered > 0 { self.good as f64 / offered as f64 } else { 0.0 },
+            ttft: self.ttft.quantiles(),
+            engine_ttft: self.engine_ttft.quantiles(),
+            tpot: self.tpot.quantiles(),
+            e2e_p99_of_offered_ms: self.e2e.percentile_with_lost_ms(offered - completed, 99.0),
+            e2e: self.e2e.quantiles(),
+            sketched: self.e2e.is_sketched(),
             itl_p50_ms: gaps.percentile(50.0).map(Span::as_ms),
             itl_p99_ms: gaps.percentile(99.0).map(Span::as_ms),
             preemptions: lanes.iter().map(|(_, _, signals)| signals.preemptions).sum(),
-            prefix_cache_hit_rate: hit_rate(counted.iter().copied()),
+            prefix_cache_hit_rate: self.hits.rate(),
             busy_share: if all_s > 0.0 { busy_s / all_s } else { 0.0 },
             median_batch: median_batch(&batch_time),
             kv_cache_usage: if busy_s > 0.0 {
@@ -223,25 +263,23 @@ impl Collector {
             } else {
                 0.0
             },
-            queue_growth: queue_growth(&counted, first_sent, last_sent),
+            queue_growth: self.crowd.growth(first_sent, self.last_sent),
             steps: lanes.iter().map(|(_, stats, _)| stats.steps).sum(),
             replicas: self.by_replica(lanes, ended),
         }
     }
 
-    fn by_replica(&self, lanes: &[(String, &LaneStats, Signals)], ended: Time) -> Vec<ReplicaSummary> {
-        let mut sent_there = vec![Vec::new(); lanes.len()];
-        for outcome in &self.outcomes {
-            if let Some(replica) = outcome.replica {
-                sent_there[replica as usize].push(outcome);
-            }
-        }
-        let summarise = |((kind, stats, signals), sent): (&(String, &LaneStats, Signals), Vec<&Outcome>)| {
+    fn by_replica(&mut self, lanes: &[(String, &LaneStats, Signals)], ended: Time) -> Vec<ReplicaSummary> {
+        self.replicas.resize(lanes.len(), Default::default());
+        let summarise = |((kind, stats, signals), (requests, hits)): (
+            &(String, &LaneStats, Signals),
+            &(u64, HitRate),
+        )| {
             let usable = f64::from(signals.kv_blocks_usable.max(1));
             let most = stats.timeline().iter().map(|point| point.kv_blocks_used).max().unwrap_or(0);
             ReplicaSummary {
                 kind: kind.clone(),
-                requests: sent.len() as u64,
+                requests: *requests,
                 steps: stats.steps,
                 busy_share: if stats.busy > Span::ZERO {
                     stats.busy.as_s() / lived_s(stats, ended)
@@ -252,13 +290,13 @@ impl Collector {
                 kv_cache_usage: stats.mean_kv_blocks() / usable,
                 kv_cache_usage_max: f64::from(most) / usable,
                 preemptions: signals.preemptions,
-                prefix_cache_hit_rate: hit_rate(sent.into_iter()),
+                prefix_cache_hit_rate: hits.rate(),
                 timeline_interval_s: stats.timeline_interval().as_s(),
                 timeline: stats.timeline().to_vec(),
                 kv_blocks_usable: signals.kv_blocks_usable,
             }
         };
-        lanes.iter().zip(sent_there).map(summarise).collect()
+        lanes.iter().zip(&self.replicas).map(summarise).collect()
     }
 }
 
@@ -268,30 +306,21 @@ fn lived_s(stats: &LaneStats, ended: Time) -> f64 {
 }
 
 /// Cached over all prompt tokens of the requests that an engine admitted.
-fn hit_rate<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> f64 {
-    let (mut cached, mut all) = (0u64, 0u64);
-    for outcome in outcomes {
-        if let Some(engine) = outcome.engine.as_ref().filter(|engine| engine.scheduled.is_some()) {
-            cached += u64::from(engine.cached_tokens);
-            all += u64::from(outcome.prompt_tokens);
-        }
-    }
-    if all == 0 { 0.0 } else { cached as f64 / all as f64 }
+#[derive(Clone, Copy, Debug, Default)]
+struct HitRate {
+    cached: u64,
+    all: u64,
 }
 
-/// Mean requests in the system in the last quarter of the sending time over that in the second quarter.
-/// Well above 1, the queue grows as long as requests come; 1 where there is nothing to compare.
-fn queue_growth(outcomes: &[&Outcome], first_sent: Time, last_sent: Time) -> f64 {
-    let quarter = (last_sent.as_ps() - first_sent.as_ps()) / 4;
-    let inside = |from: u64, to: u64| -> u128 {
-        let overlap = |outcome: &&Outcome| {
-            let (sent, done) = (outcome.sent.as_ps().max(from), outcome.done_received.as_ps().min(to));
-            u128::from(done.saturating_sub(sent))
-        };
-        outcomes.iter().map(overlap).sum()
-    };
-    let start = first_sent.as_ps();
-    let early = inside(start + quarter, start + 2 * quarter);
-    let late = inside(start + 3 * quarter, start + 4 * quarter);
-    if early == 0 { 1.0 } else { late as f64 / early as f64 }
+impl HitRate {
+    fn add(&mut self, outcome: &Outcome) {
+        if let Some(engine) = outcome.engine.as_ref().filter(|engine| engine.scheduled.is_some()) {
+            self.cached += u64::from(engine.cached_tokens);
+            self.all += u64::from(outcome.prompt_tokens);
+        }
+    }
+
+    fn rate(self) -> f64 {
+        if self.all == 0 { 0.0 } else { self.cached as f64 / self.all as f64 }
+    }
 }

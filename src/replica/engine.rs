@@ -35,8 +35,8 @@ pub(super) struct InFlight {
     pub(super) kind: StepKind,
     /// Sequences on the decode clock that still get a token of it.
     pub(super) decodes: u32,
-    /// What else it holds.
-    pub(super) step: Step,
+    /// What else it holds. Boxed, because steps move between lists and are used again.
+    pub(super) step: Box<Step>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub(super) struct Engine {
     signals: Signals,
     ledger: Ledger,
     ledger_until: Time,
-    spare: Vec<Step>,
+    spare: Vec<Box<Step>>,
     chunks: Vec<Chunk>,
     pub(super) taken: Vec<Taken>,
     check: bool,
@@ -249,7 +249,7 @@ impl Engine {
         if !on_clock {
             let in_flight = self.in_flight.back_mut().map(|in_flight| {
                 in_flight.decodes = 0;
-                &mut in_flight.step
+                &mut *in_flight.step
             });
             self.scheduler.settle(self.steps, in_flight);
             self.scheduler.schedule(self.clock, &mut step);
@@ -349,8 +349,7 @@ impl Engine {
         if let Some(in_flight) = self.in_flight.front_mut() {
             in_flight.decodes -= riders;
         }
-        let reported = self.loads.iter().take_while(|(earliest, _)| *earliest <= done.index).count();
-        for (_, id) in self.loads.drain(..reported) {
+        while let Some((_, id)) = self.loads.pop_front_if(|(earliest, _)| *earliest <= done.index) {
             self.scheduler.load_finished(id);
             if let Some(recorder) = &mut listeners.recorder {
                 recorder.load_finished(id);

@@ -76,6 +76,21 @@ impl Course {
             return most;
         }
         let (mut fits, mut too_many) = (0, most);
+        // Steps grow little, so as many as fit at the first one's pace is mostly right or next to it.
+        let interval = self.schedule_at(2) - self.schedule_at(1);
+        let room = limit.saturating_since(self.now).as_ps();
+        let mut guess = room.checked_div(interval.as_ps()).unwrap_or(0);
+        let mut stride = 1;
+        while fits < guess && guess < too_many {
+            if self.schedule_at(guess) <= limit {
+                fits = guess;
+                guess += stride;
+            } else {
+                too_many = guess;
+                guess = guess.saturating_sub(stride);
+            }
+            stride *= 2;
+        }
         while too_many - fits > 1 {
             let middle = fits + (too_many - fits) / 2;
             if self.schedule_at(middle) <= limit {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::run::{RunResult, StudyError, Traces, jobs, run};
+use super::run::{Keep, RunResult, StudyError, Traces, jobs, run};
 use super::saturation::saturation_requests_per_s;
 use super::statistics::{Interval, interval};
 use crate::metrics::RunSummary;
@@ -105,7 +105,7 @@ pub struct Comparison {
 /// Requests of one repetition under one workload.
 type Drawn = (Workload, Predictor, u32, Arc<[Job]>);
 
-/// Runs every contender on every repetition. `ran` is called after each run.
+/// Runs every contender on every repetition. `keep` says what is kept of the first; `ran` is called after each run.
 ///
 /// # Errors
 /// If a trace cannot be read or there is nothing to run.
@@ -116,6 +116,7 @@ pub fn compare(
     contenders: &[Contender],
     traces: &mut Traces,
     check: bool,
+    keep: Keep,
     ran: &(dyn Fn() + Sync),
 ) -> Result<Comparison, StudyError> {
     let first = &contenders[0].scenario;
@@ -135,11 +136,9 @@ pub fn compare(
         || {
             let one = |&(contender, repetition): &(usize, u32)| {
                 let scenario = &contenders[contender].scenario;
-                let mut result = run(scenario, &jobs_of(scenario, repetition), repetition, check)?;
-                if repetition > 0 {
-                    // Only the first repetition's requests are shown one by one.
-                    result.outcomes = Vec::new();
-                }
+                // Only the first repetition's requests are shown one by one.
+                let keep = if repetition == 0 { keep } else { Keep::Nothing };
+                let result = run(scenario, &jobs_of(scenario, repetition), repetition, check, keep)?;
                 ran();
                 Ok(result)
             };

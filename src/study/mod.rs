@@ -13,4 +13,4 @@ pub mod saturation;
 pub mod statistics;
 
 pub use compare::{Comparison, compare};
-pub use run::{RunResult, StudyError, Traces};
+pub use run::{Keep, RunResult, StudyError, Traces};

@@ -87,8 +87,17 @@ pub fn jobs(scenario: &Scenario, trace: Option<&Trace>, repetition: u32) -> Vec<
 pub struct RunResult {
     /// In numbers.
     pub summary: RunSummary,
-    /// What became of each request, in order of sending.
+    /// What became of each request, in order of sending; empty unless they were kept.
     pub outcomes: Vec<Outcome>,
+}
+
+/// What of a run is kept beside its summary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Every outcome: some 300 bytes a request.
+    Outcomes,
+    /// Nothing: memory does not grow with the number of requests.
+    Nothing,
 }
 
 /// Runs a scenario once on the given requests. `check` watches the laws while it runs.
@@ -100,7 +109,9 @@ pub fn run(
     jobs: &Arc<[Job]>,
     repetition: u32,
     check: bool,
+    keep: Keep,
 ) -> Result<RunResult, StudyError> {
+    let mut source = OpenLoop::new(jobs.clone());
     let seed = repetition_seed(scenario, repetition);
     let router = &scenario.router;
     let routers: Vec<Box<dyn Router>> = (0..router.gateways)
@@ -118,8 +129,14 @@ pub fn run(
         scenario.replicas.iter().flat_map(|kind| (0..kind.count).map(move |_| kind)).collect();
     let replicas = kinds.iter().map(|kind| (kind.facts.clone(), LaneStats::default())).collect();
     let mut collector = Collector::new(Time::ZERO + scenario.warmup, scenario.goodput);
+    let mut outcomes = Vec::new();
     let fleet = Fleet::new(config, replicas, routers);
-    let ended = fleet.run(&mut OpenLoop::new(jobs.clone()), &mut |outcome| collector.add(outcome));
+    let ended = fleet.run(&mut source, &mut |outcome| {
+        collector.add(&outcome);
+        if keep == Keep::Outcomes || check {
+            outcomes.push(outcome);
+        }
+    });
     let lanes: Vec<_> = kinds
         .iter()
         .zip(&ended.observers)
@@ -127,9 +144,12 @@ pub fn run(
         .map(|((kind, observer), replica)| (kind.name.clone(), observer, replica.signals()))
         .collect();
     let summary = collector.summarise(&lanes, ended.at);
-    let outcomes = collector.into_outcomes();
+    outcomes.sort_by_key(|outcome| outcome.attempt);
     if check {
         check_conservation(&outcomes, jobs, &summary);
+    }
+    if keep == Keep::Nothing {
+        outcomes = Vec::new();
     }
     Ok(RunResult { summary, outcomes })
 }
