@@ -126,6 +126,9 @@ impl StepRun<'_> {
 
 /// The sum of `steps` spans, each `growth` above the one before.
 pub fn series(first: Span, growth: Span, steps: u64) -> Span {
+    if steps <= 1 {
+        return first * steps;
+    }
     // Products in 128 bits: the square of the steps may pass 64 bits where the sum does not.
     let pairs = u128::from(steps) * u128::from(steps.saturating_sub(1)) / 2;
     let sum = u128::from(first.as_ps()) * u128::from(steps) + u128::from(growth.as_ps()) * pairs;

@@ -54,6 +54,12 @@ impl<const BITS: u32> Histogram<BITS> {
 
     /// Counts `count` values of each of `steps` spans, each `growth` above the one before.
     pub fn add_series(&mut self, first: Span, growth: Span, steps: u64, count: u64) {
+        if steps == 1 || growth == Span::ZERO {
+            if steps > 0 {
+                self.add(first, steps * count);
+            }
+            return;
+        }
         let mut done = 0;
         while done < steps {
             let value = first + growth * done;

@@ -22,6 +22,16 @@ pub struct TimelinePoint {
     pub steps: u64,
 }
 
+impl TimelinePoint {
+    /// `steps` of a run began here, at the last of which so many blocks were referred to.
+    fn enter(&mut self, run: &StepRun<'_>, kv_blocks_used: u32, steps: u64) {
+        self.running = self.running.max(run.running);
+        self.waiting = self.waiting.max(run.waiting);
+        self.kv_blocks_used = self.kv_blocks_used.max(kv_blocks_used);
+        self.steps += steps;
+    }
+}
+
 /// An observer that keeps integrals, a histogram and a timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaneStats {
@@ -94,30 +104,26 @@ impl LaneStats {
     }
 
     /// Enters a run into the timeline: each step at the point in which it began.
-    fn draw(&mut self, run: &StepRun<'_>) {
+    fn draw(&mut self, run: &StepRun<'_>, last_start: Time) {
+        if last_start < self.point_ends {
+            // Most runs lie within the point of the run before. Blocks only become more during a run.
+            let taken: u32 = run.taken.iter().map(|taken| taken.blocks).sum();
+            self.timeline[self.point].enter(run, run.kv_blocks_used + taken, run.count);
+            return;
+        }
         let (mut drawn, mut kv_blocks_used) = (0, run.kv_blocks_used);
         let mut taken = run.taken.iter().peekable();
-        let last_start = run.start_of(run.count - 1);
-        if last_start >= self.point_ends {
-            // The interval may double for the last step, so its place is made first.
-            self.make_room(last_start);
-        }
+        // The interval may double for the last step, so its place is made first.
+        self.make_room(last_start);
         while drawn < run.count {
-            if last_start >= self.point_ends {
-                let index = run.start_of(drawn).as_ps() / self.interval.as_ps();
-                self.point = index as usize;
-                self.point_ends = Time::from_ps((index + 1) * self.interval.as_ps());
-            }
+            let index = run.start_of(drawn).as_ps() / self.interval.as_ps();
+            self.point = index as usize;
+            self.point_ends = Time::from_ps((index + 1) * self.interval.as_ps());
             let until = run.steps_before(self.point_ends);
-            // Blocks only become more during a run, so the last step of a point has most.
             while let Some(taken) = taken.next_if(|taken| taken.step < until) {
                 kv_blocks_used += taken.blocks;
             }
-            let point = &mut self.timeline[self.point];
-            point.running = point.running.max(run.running);
-            point.waiting = point.waiting.max(run.waiting);
-            point.kv_blocks_used = point.kv_blocks_used.max(kv_blocks_used);
-            point.steps += until - drawn;
+            self.timeline[self.point].enter(run, kv_blocks_used, until - drawn);
             drawn = until;
         }
     }
@@ -157,9 +163,10 @@ pub fn median_batch(batch_time: &[Span]) -> u32 {
 impl Observer for LaneStats {
     fn steps(&mut self, run: &StepRun<'_>) {
         let gpu = run.gpu_time();
+        let last_start = run.start_of(run.count - 1);
         self.steps += run.count;
         self.busy += gpu;
-        self.last_end = run.end();
+        self.last_end = last_start + run.gpu_time_at(run.count - 1);
         self.prefill_tokens += u64::from(run.prefill_tokens) * run.count;
         self.decode_tokens += u64::from(run.decodes) * run.count;
         let batch = run.running as usize;
@@ -173,7 +180,7 @@ impl Observer for LaneStats {
             let rest = gpu - run.gpu_time_of(taken.step);
             self.kv_block_time += u128::from(taken.blocks) * u128::from(rest.as_ps());
         }
-        self.draw(run);
+        self.draw(run, last_start);
     }
 
     fn token_gaps(&mut self, gaps: &GapRun) {

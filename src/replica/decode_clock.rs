@@ -320,7 +320,7 @@ impl Scheduler {
     /// A sequence on the clock crosses into a new block at `tick`.
     fn take_block(&mut self, slot: Slot, tick: u64) {
         let sequence = &mut self.sequences[slot as usize];
-        self.cache.take(1, &mut sequence.held.blocks);
+        self.cache.take_one(&mut sequence.held.blocks);
         if sequence.identified_blocks() > sequence.held.in_table
             && let Some(sampled_offset) = sequence.on_clock
         {

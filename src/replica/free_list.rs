@@ -66,8 +66,10 @@ impl FreeList {
         assert!(count <= self.len(), "a block was taken from an empty free list");
         let mut left = count as usize;
         let from_stack = left.min(self.stack.len());
-        taken.extend(self.stack.drain(self.stack.len() - from_stack..).rev());
-        left -= from_stack;
+        if from_stack > 0 {
+            taken.extend(self.stack.drain(self.stack.len() - from_stack..).rev());
+            left -= from_stack;
+        }
         let from_untouched = left.min(self.untouched.len());
         taken.extend(self.untouched.by_ref().take(from_untouched));
         left -= from_untouched;
@@ -75,19 +77,51 @@ impl FreeList {
         self.queued -= cached;
         let mask = self.ring.len() as u64 - 1;
         while left > 0 {
-            let entry = self.ring[(self.head & mask) as usize];
-            self.head += 1;
-            if entry == HOLE {
+            // Up to the end of the ring's memory entries lie side by side.
+            let from = (self.head & mask) as usize;
+            let stretch = &self.ring[from..self.ring.len().min(from + left)];
+            let plain =
+                stretch.iter().fold(true, |plain, &entry| plain & (entry.wrapping_sub(1) < IN_TABLE - 1));
+            self.head += stretch.len() as u64;
+            if plain {
+                taken.extend_from_slice(stretch);
+                left -= stretch.len();
                 continue;
             }
-            let block = entry & !IN_TABLE;
-            if entry != block {
-                evicted(block);
+            for &entry in stretch.iter().filter(|&&entry| entry != HOLE) {
+                let block = entry & !IN_TABLE;
+                if entry != block {
+                    evicted(block);
+                }
+                taken.push(block);
+                left -= 1;
             }
-            taken.push(block);
-            left -= 1;
         }
         cached
+    }
+
+    /// Takes the next block. `evicted` hears of it if the table knows it. Returns it, and whether it was cached.
+    ///
+    /// # Panics
+    /// If none is free: the caller checks first.
+    pub(super) fn take_one(&mut self, evicted: impl FnOnce(BlockId)) -> (BlockId, bool) {
+        if let Some(block) = self.stack.pop().or_else(|| self.untouched.next()) {
+            return (block, false);
+        }
+        assert!(self.queued > 0, "a block was taken from an empty free list");
+        let mask = self.ring.len() as u64 - 1;
+        loop {
+            let entry = self.ring[(self.head & mask) as usize];
+            self.head += 1;
+            if entry != HOLE {
+                self.queued -= 1;
+                let block = entry & !IN_TABLE;
+                if entry != block {
+                    evicted(block);
+                }
+                return (block, true);
+            }
+        }
     }
 
     /// Whether the table knows any of the next `count` blocks.
@@ -104,11 +138,13 @@ impl FreeList {
     /// Returns cached blocks that the table does not know, the last of `blocks` first.
     pub(super) fn append_reversed(&mut self, blocks: &[BlockId]) {
         self.make_room(blocks.len());
-        let mask = self.ring.len() as u64 - 1;
-        for &block in blocks.iter().rev() {
-            self.ring[(self.tail & mask) as usize] = block;
-            self.tail += 1;
-        }
+        let from = (self.tail & (self.ring.len() as u64 - 1)) as usize;
+        // What does not fit behind the tail goes to the start of the ring's memory.
+        let (wrapped, behind) = self.ring.split_at_mut(from);
+        let (late, early) = blocks.split_at(blocks.len().saturating_sub(behind.len()));
+        behind.iter_mut().zip(early.iter().rev()).for_each(|(place, &block)| *place = block);
+        wrapped.iter_mut().zip(late.iter().rev()).for_each(|(place, &block)| *place = block);
+        self.tail += blocks.len() as u64;
         self.queued += blocks.len() as u32;
     }
 
@@ -190,7 +226,7 @@ mod tests {
 
     fn deeds() -> impl Strategy<Value = Vec<Deed>> {
         let deed = prop_oneof![
-            3 => (1u32..40).prop_map(Deed::Take),
+            3 => prop_oneof![Just(1u32), 0u32..40].prop_map(Deed::Take),
             3 => (any::<usize>(), 0usize..=100, 0usize..=100).prop_map(|(which, cached_percent, table_percent)| {
                 Deed::Return { which, cached_percent, table_percent }
             }),
@@ -211,7 +247,14 @@ mod tests {
                     Deed::Take(count) => {
                         let count = count.min(list.len());
                         let (mut taken, mut evicted) = (Vec::new(), Vec::new());
-                        let cached = list.take(count, &mut taken, |block| evicted.push(block));
+                        let cached = match count {
+                            1 => {
+                                let (block, cached) = list.take_one(|block| evicted.push(block));
+                                taken.push(block);
+                                u32::from(cached)
+                            }
+                            _ => list.take(count, &mut taken, |block| evicted.push(block)),
+                        };
                         let expected: Vec<_> = judge.drain(..count as usize).collect();
                         prop_assert_eq!(&taken, &expected.iter().map(|&(block, ..)| block).collect::<Vec<_>>());
                         prop_assert_eq!(cached as usize, expected.iter().filter(|entry| entry.1).count());

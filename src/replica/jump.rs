@@ -15,9 +15,6 @@ use crate::observe::{GapRun, Pace, StepRun, Taken, series};
 use crate::step_time::Series;
 use crate::time::{Span, Time};
 
-/// Fewer steps are made one by one.
-const FEWEST: u64 = 2;
-
 /// What sets the pace of the steps ahead.
 #[derive(Clone, Copy, Debug)]
 enum Regime {
@@ -104,7 +101,7 @@ impl Course {
 }
 
 impl Engine {
-    /// Lives through as many steps as are alike, if that is worth while; says whether it did.
+    /// Lives through as many steps as are alike; says whether there was any.
     pub(super) fn jump(
         &mut self,
         until: Limit,
@@ -120,9 +117,8 @@ impl Engine {
             Limit::Time(until) => limit = limit.min(until),
             Limit::Step(until) => most = most.min(until - self.steps),
         }
-        let steps = if most < FEWEST { 0 } else { course.steps_until(limit, most) };
-        // The first step of a jump is composed without a look at the table, so that is the least it must allow.
-        if steps < FEWEST || !self.tick_fits(self.steps, tries) {
+        let steps = if most == 0 { 0 } else { course.steps_until(limit, most) };
+        if steps == 0 || !self.tick_fits(self.steps, tries) {
             return false;
         }
         self.live_through(&course, steps, tries, listeners);
@@ -178,7 +174,7 @@ impl Engine {
         let roomy = self.scheduler.clock.crossings_bound(most) <= u64::from(self.scheduler.free_blocks());
         let check_ticks = !roomy || tries;
         let mut steps = 0;
-        while steps < most && (!check_ticks || steps == 0 || self.tick_fits(first + steps, tries)) {
+        while steps < most && (steps == 0 || !check_ticks || self.tick_fits(first + steps, tries)) {
             let blocks = self.scheduler.clock.crossings(first + steps);
             if blocks > 0 {
                 self.scheduler.take_blocks(first + steps);
@@ -240,7 +236,9 @@ impl Engine {
             Regime::GpuBound(_) => (gpu, growth),
             Regime::HostBound => (host, Span::ZERO),
         };
-        listeners.observer.token_gaps(&GapRun { first: next, growth, steps: steps - 1, count });
+        if steps > 1 {
+            listeners.observer.token_gaps(&GapRun { first: next, growth, steps: steps - 1, count });
+        }
     }
 
     /// Spells out step number `step` of a jump.

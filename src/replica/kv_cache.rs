@@ -131,6 +131,14 @@ impl KvCache {
         self.evictions += u64::from(self.free.take(count, blocks, |block| table.remove(block)));
     }
 
+    /// The same for one block.
+    pub(super) fn take_one(&mut self, blocks: &mut Vec<BlockId>) {
+        let table = &mut self.table;
+        let (block, cached) = self.free.take_one(|block| table.remove(block));
+        self.evictions += u64::from(cached);
+        blocks.push(block);
+    }
+
     /// Whether taking `count` blocks would change what look-ups find.
     pub(super) fn would_evict_from_table(&self, count: u32) -> bool {
         self.free.next_in_table(count)

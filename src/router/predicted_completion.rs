@@ -9,13 +9,15 @@
 //!
 //! Wrong predictions make it wrong: see `scenarios/prediction-loses.toml`.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Decision, Facts, Feedback, Freshness, Glance, Mine, PolicyInfo, Router, Server, Sight};
 use crate::request::{Arrival, RequestId};
 use crate::signals::Signals;
-use crate::step_time::{Batch, Chunk, Decodes};
+use crate::step_time::{Batch, Chunk, Decodes, StepTime};
 use crate::time::{Span, Time};
 
 /// `[router.parameters]` of this policy.
@@ -54,11 +56,71 @@ struct Outstanding {
     first_token_at: Option<Time>,
 }
 
+/// What one gateway has out at one replica, with its sums kept up to date.
+#[derive(Clone, Debug, Default)]
+struct Out {
+    requests: Vec<Outstanding>,
+    /// Those whose first token was heard, and the sum of these moments in picoseconds.
+    decoding: u32,
+    first_tokens_ps: u128,
+    prompt_tokens: u64,
+    /// Prompts of those whose first token was not heard.
+    queued_prompt_tokens: u64,
+}
+
+impl Out {
+    fn sent(&mut self, request: Outstanding) {
+        self.prompt_tokens += u64::from(request.prompt_tokens);
+        self.queued_prompt_tokens += u64::from(request.prompt_tokens);
+        self.requests.push(request);
+    }
+
+    fn first_token(&mut self, id: RequestId, at: Time) {
+        if let Some(request) = self.requests.iter_mut().find(|request| request.id == id) {
+            request.first_token_at = Some(at);
+            self.queued_prompt_tokens -= u64::from(request.prompt_tokens);
+            self.decoding += 1;
+            self.first_tokens_ps += u128::from(at.as_ps());
+        }
+    }
+
+    fn ended(&mut self, id: RequestId) {
+        let Some(place) = self.requests.iter().position(|request| request.id == id) else { return };
+        let request = self.requests.swap_remove(place);
+        self.prompt_tokens -= u64::from(request.prompt_tokens);
+        match request.first_token_at {
+            Some(at) => {
+                self.decoding -= 1;
+                self.first_tokens_ps -= u128::from(at.as_ps());
+            }
+            None => self.queued_prompt_tokens -= u64::from(request.prompt_tokens),
+        }
+    }
+
+    /// At most so many tokens have come out of the requests here, if one comes every `token_gap`.
+    fn generated_at_most(&self, now: Time, token_gap: Span) -> u64 {
+        // A first token is heard in the past, so no difference is negative.
+        let decoding_ps = u128::from(self.decoding) * u128::from(now.as_ps()) - self.first_tokens_ps;
+        (decoding_ps / u128::from(token_gap.as_ps().max(1))) as u64 + u64::from(self.decoding)
+    }
+}
+
+/// The last prefill priced: most replicas of a decision have the same prompt tokens before them.
+#[derive(Clone, Debug)]
+struct Priced {
+    step_time: Arc<dyn StepTime>,
+    budget: u32,
+    asynchronous: bool,
+    tokens: u64,
+    time: Span,
+}
+
 /// Shortest predicted completion first.
 #[derive(Clone, Debug)]
 pub struct PredictedCompletion {
     parameters: Parameters,
-    outstanding: Vec<Vec<Outstanding>>,
+    outstanding: Vec<Out>,
+    priced: Option<Priced>,
     outputs_seen: u64,
     output_tokens_seen: u64,
     /// Reused: (tokens still to come, tokens held) of each outstanding request.
@@ -71,6 +133,7 @@ impl PredictedCompletion {
         PredictedCompletion {
             parameters,
             outstanding: Vec::new(),
+            priced: None,
             outputs_seen: 0,
             output_tokens_seen: 0,
             ends: Vec::new(),
@@ -86,7 +149,7 @@ impl PredictedCompletion {
 
     fn grow(&mut self, servers: usize) {
         if self.outstanding.len() < servers {
-            self.outstanding.resize(servers, Vec::new());
+            self.outstanding.resize(servers, Out::default());
         }
     }
 
@@ -100,45 +163,51 @@ impl PredictedCompletion {
         theirs: Theirs,
     ) -> Span {
         let output_tokens = self.predicted_output_tokens(arrival);
-        let outstanding = &self.outstanding[server];
-        let decoding = outstanding.iter().filter(|request| request.first_token_at.is_some()).count() as u32;
-        let held: u64 = outstanding.iter().map(|request| u64::from(request.prompt_tokens)).sum();
+        let out = &self.outstanding[server];
         let decodes = Decodes {
-            count: decoding + theirs.requests + 1,
-            context_sum: held + theirs.tokens + u64::from(arrival.prompt_tokens),
+            count: out.decoding + theirs.requests + 1,
+            context_sum: out.prompt_tokens + theirs.tokens + u64::from(arrival.prompt_tokens),
             context_max: 0,
         };
         let token_gap = step_of(facts, &[], decodes);
+        let queued_prompt_tokens = out.queued_prompt_tokens;
+        let wait =
+            token_gap * u64::from(self.tokens_until_room(arrival, server, now, token_gap, facts, theirs));
+        let prefill = self.prefill_of(facts, queued_prompt_tokens + u64::from(arrival.prompt_tokens));
+        wait + prefill + token_gap * u64::from(output_tokens - 1)
+    }
 
+    /// Decode steps until a slot and enough blocks are free, if requests end as predicted.
+    fn tokens_until_room(
+        &mut self,
+        arrival: &Arrival,
+        server: Server,
+        now: Time,
+        token_gap: Span,
+        facts: &Facts,
+        theirs: Theirs,
+    ) -> u32 {
+        let out = &self.outstanding[server];
+        let engine = &facts.engine;
+        let slots = u64::from(engine.max_num_seqs);
+        let room = u64::from(engine.num_gpu_blocks - 1) * u64::from(engine.block_size);
+        let mut requests = out.requests.len() as u64 + u64::from(theirs.requests) + 1;
+        let others = theirs.tokens + u64::from(arrival.prompt_tokens);
+        // Mostly there is room for all, and nobody has to be looked at.
+        if requests <= slots && out.prompt_tokens + out.generated_at_most(now, token_gap) + others <= room {
+            return 0;
+        }
         self.ends.clear();
-        let mut queued_prompt_tokens = 0u64;
-        for request in outstanding {
+        for request in &out.requests {
             let generated = match request.first_token_at {
                 Some(at) => now.saturating_since(at).as_ps() / token_gap.as_ps().max(1) + 1,
-                None => {
-                    queued_prompt_tokens += u64::from(request.prompt_tokens);
-                    0
-                }
+                None => 0,
             };
             let left = u64::from(request.predicted_output_tokens).saturating_sub(generated).max(1);
             self.ends.push((left as u32, u64::from(request.prompt_tokens) + generated));
         }
         self.ends.sort_unstable();
-
-        let wait = token_gap * u64::from(self.tokens_until_room(arrival, facts, theirs));
-        let prefill = prefill_of(facts, queued_prompt_tokens + u64::from(arrival.prompt_tokens));
-        wait + prefill + token_gap * u64::from(output_tokens - 1)
-    }
-
-    /// Decode steps until a slot and enough blocks are free, if requests end as predicted.
-    fn tokens_until_room(&self, arrival: &Arrival, facts: &Facts, theirs: Theirs) -> u32 {
-        let engine = &facts.engine;
-        let slots = u64::from(engine.max_num_seqs);
-        let room = u64::from(engine.num_gpu_blocks - 1) * u64::from(engine.block_size);
-        let mut requests = self.ends.len() as u64 + u64::from(theirs.requests) + 1;
-        let mut tokens = self.ends.iter().map(|&(_, held)| held).sum::<u64>()
-            + theirs.tokens
-            + u64::from(arrival.prompt_tokens);
+        let mut tokens = self.ends.iter().map(|&(_, held)| held).sum::<u64>() + others;
         let mut steps = 0;
         for &(left, held) in &self.ends {
             if requests <= slots && tokens <= room {
@@ -149,6 +218,22 @@ impl PredictedCompletion {
             tokens -= held;
         }
         steps
+    }
+
+    /// Time to compute this many prompt tokens in steps of the token budget.
+    fn prefill_of(&mut self, facts: &Facts, tokens: u64) -> Span {
+        let budget = facts.engine.max_num_batched_tokens;
+        let asynchronous = facts.engine.async_scheduling;
+        if let Some(priced) = &self.priced
+            && (priced.tokens, priced.budget, priced.asynchronous) == (tokens, budget, asynchronous)
+            && std::ptr::addr_eq(Arc::as_ptr(&priced.step_time), Arc::as_ptr(&facts.step_time))
+        {
+            return priced.time;
+        }
+        let time = prefill_of(facts, tokens);
+        let step_time = facts.step_time.clone();
+        self.priced = Some(Priced { step_time, budget, asynchronous, tokens, time });
+        time
     }
 }
 
@@ -221,7 +306,7 @@ impl Router for PredictedCompletion {
 
     fn committed(&mut self, arrival: &Arrival, server: Server, _at: Time) {
         let predicted_output_tokens = self.predicted_output_tokens(arrival);
-        self.outstanding[server].push(Outstanding {
+        self.outstanding[server].sent(Outstanding {
             id: arrival.id,
             prompt_tokens: arrival.prompt_tokens,
             predicted_output_tokens,
@@ -232,18 +317,15 @@ impl Router for PredictedCompletion {
     fn heard(&mut self, feedback: &Feedback) {
         match *feedback {
             Feedback::FirstToken { id, server, at } => {
-                let outstanding = &mut self.outstanding[server];
-                if let Some(request) = outstanding.iter_mut().find(|request| request.id == id) {
-                    request.first_token_at = Some(at);
-                }
+                self.outstanding[server].first_token(id, at);
             }
             Feedback::Completed { id, server, output_tokens, .. } => {
                 self.outputs_seen += 1;
                 self.output_tokens_seen += u64::from(output_tokens);
-                self.outstanding[server].retain(|request| request.id != id);
+                self.outstanding[server].ended(id);
             }
             Feedback::Failed { id, server, .. } => {
-                self.outstanding[server].retain(|request| request.id != id);
+                self.outstanding[server].ended(id);
             }
         }
     }
