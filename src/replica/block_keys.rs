@@ -34,7 +34,7 @@ impl KeyChain {
     pub(super) fn next(&mut self, content: &Content) -> BlockKey {
         let runs = content.runs();
         let mut left = self.block_size;
-        let mut key = mix(self.last ^ u64::from(self.block_size));
+        let mut key = self.last;
         while left > 0 {
             let (stream, position, tokens) = match runs.get(self.run) {
                 Some(run) => {

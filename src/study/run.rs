@@ -144,7 +144,7 @@ pub fn run(
         .map(|((kind, observer), replica)| (kind.name.clone(), observer, replica.signals()))
         .collect();
     let summary = collector.summarise(&lanes, ended.at);
-    outcomes.sort_by_key(|outcome| outcome.attempt);
+    outcomes.sort_by_cached_key(|outcome| outcome.attempt);
     if check {
         check_conservation(&outcomes, jobs, &summary);
     }
