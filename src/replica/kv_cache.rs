@@ -1,4 +1,4 @@
-//! The KV-cache blocks of one engine: the free list and the prefix-cache table together.
+//! The KV-cache blocks of one engine: the pool, and the prefix-cache table.
 //!
 //! Knows blocks, references and keys. Does not know requests, queues or budgets.
 //!
@@ -11,16 +11,48 @@
 //! again itself. A block outside the table has one holder at most, who knows whether it is full, so the pool
 //! keeps nothing about it but its place in the free list.
 
+use rustc_hash::FxHashMap;
+
 use super::block_keys::BlockKey;
 pub(crate) use super::free_list::BlockId;
 use super::free_list::FreeList;
-use super::prefix_table::PrefixTable;
+
+/// No block: the end of a list.
+const NONE: BlockId = 0;
+
+/// A block of the table.
+#[derive(Clone, Debug, Default)]
+struct Block {
+    references: u32,
+    key: Option<BlockKey>,
+    /// Neighbours among the blocks of the same key, in order of registration.
+    twin_previous: BlockId,
+    twin_next: BlockId,
+}
+
+/// The blocks that share one key, in order of registration.
+#[derive(Clone, Copy, Debug)]
+struct Twins {
+    first: BlockId,
+    last: BlockId,
+}
 
 #[derive(Clone, Debug)]
 pub(super) struct KvCache {
     free: FreeList,
-    table: PrefixTable,
+    table: Table,
     evictions: u64,
+}
+
+/// Blocks that can be found by their content.
+#[derive(Clone, Debug)]
+struct Table {
+    /// By block; meaningful for those in the table.
+    blocks: Vec<Block>,
+    /// Looked up and changed, never walked, so its order cannot show.
+    by_key: FxHashMap<BlockKey, Twins>,
+    /// How often a block was registered or evicted: while it stands still, look-ups give the same.
+    changes: u64,
 }
 
 /// The blocks that a request holds, and what of them is known to whom: the leading `in_table` are in the
@@ -35,7 +67,15 @@ pub(super) struct Held<'a> {
 impl KvCache {
     /// A pool of `num_gpu_blocks` blocks, the null block included; the free list is 1, 2, 3, ...
     pub(super) fn new(num_gpu_blocks: u32) -> KvCache {
-        KvCache { free: FreeList::new(num_gpu_blocks), table: PrefixTable::new(num_gpu_blocks), evictions: 0 }
+        KvCache {
+            free: FreeList::new(num_gpu_blocks),
+            table: Table {
+                blocks: vec![Block::default(); num_gpu_blocks as usize],
+                by_key: FxHashMap::default(),
+                changes: 0,
+            },
+            evictions: 0,
+        }
     }
 
     pub(super) fn free_count(&self) -> u32 {
@@ -43,7 +83,7 @@ impl KvCache {
     }
 
     pub(super) fn usable_count(&self) -> u32 {
-        self.table.len() - 1
+        self.table.blocks.len() as u32 - 1
     }
 
     /// Cached blocks lost so far because they were taken from the free list.
@@ -58,25 +98,27 @@ impl KvCache {
 
     /// While this number stands still, [`KvCache::look_up`] answers the same.
     pub(super) fn table_changes(&self) -> u64 {
-        self.table.changes()
+        self.table.changes
     }
 
     /// The block with this key. Among several the one registered first serves. Changes no order.
     pub(super) fn look_up(&self, key: BlockKey) -> Option<BlockId> {
-        self.table.find(key)
+        self.table.by_key.get(&key).map(|twins| twins.first)
     }
 
     /// How many of these blocks nobody refers to, so that touching them takes them off the free list.
     pub(super) fn count_evictable(&self, hits: &[BlockId]) -> u32 {
-        hits.iter().filter(|&&hit| self.table.references(hit) == 0).count() as u32
+        hits.iter().filter(|&&hit| self.table.blocks[hit as usize].references == 0).count() as u32
     }
 
     /// One more reference to each of these blocks of the table.
     pub(super) fn touch(&mut self, hits: &[BlockId]) {
         for &block in hits {
-            if self.table.refer(block) == 0 {
+            let entry = &mut self.table.blocks[block as usize];
+            if entry.references == 0 {
                 self.free.remove(block);
             }
+            entry.references += 1;
         }
     }
 
@@ -120,7 +162,9 @@ impl KvCache {
         }
         self.free.append_reversed(private);
         for &block in in_table.iter().rev() {
-            if self.table.unrefer(block) == 0 {
+            let entry = &mut self.table.blocks[block as usize];
+            entry.references -= 1;
+            if entry.references == 0 {
                 self.free.append_from_table(block);
             }
         }
@@ -132,16 +176,13 @@ impl KvCache {
     /// # Panics
     /// Where the law is broken.
     pub(super) fn check<'a>(&self, tables: impl Iterator<Item = Held<'a>>) {
-        let mut references = vec![0u32; self.table.len() as usize];
+        let mut references = vec![0u32; self.table.blocks.len()];
         for held in tables {
             assert!(held.in_table <= held.registered && held.registered as usize <= held.blocks.len());
             for (index, &block) in held.blocks.iter().enumerate() {
                 references[block as usize] += 1;
-                assert_eq!(
-                    self.table.holds(block),
-                    index < held.in_table as usize,
-                    "law 2: block {block} in the table"
-                );
+                let in_table = self.table.blocks[block as usize].key.is_some();
+                assert_eq!(in_table, index < held.in_table as usize, "law 2: block {block} in the table");
             }
         }
         let free = self.free_list();
@@ -151,15 +192,58 @@ impl KvCache {
         }
         let referenced = references.iter().filter(|&&count| count > 0).count();
         assert_eq!(free.len() + referenced, self.usable_count() as usize, "law 2: free + referenced = N - 1");
-        for block in 1..self.table.len() {
-            let counted = references[block as usize];
-            if self.table.holds(block) {
-                assert_eq!(self.table.references(block), counted, "law 2: references of block {block}");
-            } else {
-                assert!(counted <= 1, "law 2: block {block} has two holders outside the table");
+        for (number, block) in self.table.blocks.iter().enumerate().skip(1) {
+            let Some(key) = block.key else {
+                assert!(references[number] <= 1, "law 2: block {number} has two holders outside the table");
+                continue;
+            };
+            assert_eq!(block.references, references[number], "law 2: references of block {number}");
+            let mut twin = self.table.by_key.get(&key).map_or(NONE, |twins| twins.first);
+            while twin != NONE && twin as usize != number {
+                twin = self.table.blocks[twin as usize].twin_next;
+            }
+            assert_eq!(twin as usize, number, "law 2: block {number} is not found under its key");
+        }
+    }
+}
+
+impl Table {
+    fn add(&mut self, block: BlockId, key: BlockKey) {
+        debug_assert!(self.blocks[block as usize].key.is_none(), "a block has at most one key (law 2)");
+        self.changes += 1;
+        let twins = self.by_key.entry(key).or_insert(Twins { first: NONE, last: NONE });
+        let before = twins.last;
+        twins.last = block;
+        if before == NONE {
+            twins.first = block;
+        } else {
+            self.blocks[before as usize].twin_next = block;
+        }
+        self.blocks[block as usize] =
+            Block { references: 1, key: Some(key), twin_previous: before, twin_next: NONE };
+    }
+
+    fn remove(&mut self, block: BlockId) {
+        self.changes += 1;
+        let entry = std::mem::take(&mut self.blocks[block as usize]);
+        let Some(key) = entry.key else { return };
+        let (before, after) = (entry.twin_previous, entry.twin_next);
+        if before != NONE {
+            self.blocks[before as usize].twin_next = after;
+        }
+        if after != NONE {
+            self.blocks[after as usize].twin_previous = before;
+        }
+        if before == NONE && after == NONE {
+            self.by_key.remove(&key);
+        } else if let Some(twins) = self.by_key.get_mut(&key) {
+            if before == NONE {
+                twins.first = after;
+            }
+            if after == NONE {
+                twins.last = before;
             }
         }
-        self.table.check();
     }
 }
 

@@ -8,7 +8,7 @@
 //! - [`step`]: what a step holds, as plain data
 //! - `allocation`: which blocks that takes
 //! - [`output`]: what comes out of a step
-//! - `kv_cache`, `free_list`, `prefix_table`, `block_keys`: which blocks they get, and what the prefix cache still holds
+//! - `kv_cache`, `free_list`, `block_keys`: which blocks they get, and what the prefix cache still holds
 //! - `sequence`: one request inside, and the queue it waits in
 //! - `engine`: when each step happens
 //! - `decode_clock`: decodes without a visit to each at every step
@@ -32,7 +32,6 @@ pub(crate) mod inbox;
 mod jump;
 mod kv_cache;
 pub mod output;
-mod prefix_table;
 pub mod scheduler;
 mod sequence;
 pub mod step;
