@@ -7,6 +7,8 @@
 //! runs (5 unless given) on one thread (unless given) is printed. DIR holds the traces of others under the names that the README gives;
 //! without it the samples of `traces/` stand for them, which is another load.
 
+#![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a bench measures and prints")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;

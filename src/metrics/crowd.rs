@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn intervals_tell_what_stays_tell() {
         let stays: Vec<(u64, u64)> =
-            (0..20_000u64).map(|i| (i << 28, (i << 28) + (i * i << 10) + 5)).collect();
+            (0..20_000u64).map(|i| (i << 28, (i << 28) + ((i * i) << 10) + 5)).collect();
         let mut exact = Crowd::default();
         let mut intervals = Intervals { length_ps: 1 << 20, inside_ps: Vec::new() };
         for &(sent, done) in &stays {

@@ -4,7 +4,7 @@
 //! After `vllm/v1/core/kv_cache_manager.py`.
 
 use super::scheduler::Scheduler;
-use super::sequence::Slot;
+use super::sequence::{Slot, State};
 use super::step::Step;
 
 /// How an allocation is asked for.
@@ -129,5 +129,26 @@ impl Scheduler {
             self.cache.register(sequence.held.blocks[index as usize], key);
         }
         sequence.held.in_table = sequence.held.in_table.max(count);
+    }
+
+    /// Laws 2 and 5 as far as they show between steps.
+    ///
+    /// # Panics
+    /// Where a law is broken.
+    pub(super) fn check(&self) {
+        let here = self.running.iter().copied().chain(self.waiting.iter()).chain(self.skipped.iter());
+        let held = here.map(|slot| self.sequence(slot).held.view());
+        let fenced = self.fenced.iter().map(|(_, held)| held.view());
+        let loading = self.loading.iter().map(|(_, held)| held.view());
+        self.cache.check(held.chain(fenced).chain(loading));
+        for &slot in &self.running {
+            let sequence = self.sequence(slot);
+            assert_eq!(sequence.state, State::Running, "the running list holds one that does not run");
+            assert!(
+                sequence.computed <= sequence.held.blocks.len() as u32 * self.config.block_size,
+                "law 2: tokens are computed that have no block"
+            );
+        }
+        assert!(self.running.len() <= self.config.max_num_seqs as usize, "max_num_seqs is exceeded");
     }
 }

@@ -74,6 +74,7 @@ pub(super) struct Engine {
     signals: Signals,
     ledger: Ledger,
     ledger_until: Time,
+    #[expect(clippy::vec_box, reason = "boxes move between here and the steps in flight")]
     spare: Vec<Box<Step>>,
     chunks: Vec<Chunk>,
     pub(super) taken: Vec<Taken>,

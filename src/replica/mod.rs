@@ -11,7 +11,8 @@
 //! - `kv_cache`, `free_list`, `block_keys`: which blocks they get, and what the prefix cache still holds
 //! - `sequence`: one request inside, and the queue it waits in
 //! - `engine`: when each step happens
-//! - `decode_clock`: decodes without a visit to each at every step
+//! - `decode_clock`, with `clock_compose`, `clock_end` and `clock_settle`: decodes without a visit to each at
+//!   every step
 //! - `jump`: many steps at once
 
 use std::sync::Arc;
@@ -24,6 +25,9 @@ use crate::time::Time;
 
 mod allocation;
 mod block_keys;
+mod clock_compose;
+mod clock_end;
+mod clock_settle;
 pub mod config;
 mod decode_clock;
 mod engine;
