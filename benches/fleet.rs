@@ -118,7 +118,7 @@ fn main() -> ExitCode {
 fn measure(case: &Case, traces: Option<&Path>, runs: usize) {
     let scenario = load(case, traces);
     let trace = Traces::default().of(&scenario.workload).expect("a readable trace");
-    let jobs: Arc<[_]> = jobs(&scenario, trace.as_deref(), 0).into();
+    let jobs: Arc<[_]> = jobs(&scenario, trace.as_deref(), 0).expect("requests").into();
     drop(trace);
     let mut seconds = Vec::new();
     let (mut steps, mut simulated_s) = (0, 0.0);

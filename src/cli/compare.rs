@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{CliError, RunOptions, check_that_keys_are_read, print, progress, results, say};
+use super::{CliError, Pace, RunOptions, check_that_keys_are_read, print, progress, results, say};
 use crate::report::{json, text};
 use crate::router::{POLICIES, policies};
 use crate::scenario::Loaded;
@@ -39,12 +39,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     results::check_replaceable(&out)?;
     let runs = contenders.len() as u64 * u64::from(contenders[0].scenario.repeat);
     let bar = progress(runs, options.quiet);
+    let pace = Pace::begin();
     let comparison = options
         .on_threads(|| {
             compare(&contenders, &mut Traces::default(), options.check, Keep::Outcomes, &|| bar.inc(1))
         })?
         .map_err(CliError::input)?;
     bar.finish_and_clear();
+    let pace = pace.told(&comparison);
     results::write(&out, &comparison, &|folder| loaded.resolved_text(&policies, folder))?;
     let shown = if options.json {
         json::summary(&comparison).map_err(|error| CliError::Write(error.to_string()))?
@@ -53,6 +55,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     };
     print(&shown)?;
     if !options.quiet {
+        say(&pace);
         say(&format!("results and plots are in {}", out.display()));
     }
     Ok(ExitCode::SUCCESS)

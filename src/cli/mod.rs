@@ -17,11 +17,14 @@ use crate::study::compare::Contender;
 mod compare;
 mod init;
 mod list;
+mod pace;
 mod results;
 mod run;
 mod schema;
 mod trace;
 mod verify;
+
+use pace::Pace;
 
 /// Forecasts the tail latency of a fleet of vLLM replicas before anyone rents a GPU.
 #[derive(Debug, Parser)]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{CliError, RunOptions, check_that_keys_are_read, print, progress, results, say};
+use super::{CliError, Pace, RunOptions, check_that_keys_are_read, print, progress, results, say};
 use crate::report::{json, text};
 use crate::scenario::Loaded;
 use crate::study::compare::Contender;
@@ -30,6 +30,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     let bar = progress(u64::from(scenario.repeat), options.quiet);
     let contenders = [Contender { name: scenario.router.policy.clone(), scenario }];
     check_that_keys_are_read(&loaded, &contenders)?;
+    let pace = Pace::begin();
     let comparison = options
         .on_threads(|| compare(&contenders, &mut Traces::default(), options.check, keep, &|| bar.inc(1)))?
         .map_err(CliError::input)?;
@@ -43,6 +44,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
         text::single(&comparison)
     };
     print(&shown)?;
+    if !options.quiet {
+        say(&pace.told(&comparison));
+    }
     if let Some(out) = arguments.out.as_ref().filter(|_| !options.quiet) {
         say(&format!("results and plots are in {}", out.display()));
     }

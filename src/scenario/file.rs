@@ -107,6 +107,10 @@ pub struct WorkloadFile {
     /// The trace so many times in a row, each time with prefix identities of its own; 1 unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rounds: Option<u32>,
+    /// Whether the trace is read while it is replayed and never held whole. It must be in order of time, and cannot
+    /// be resampled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub streamed: Option<bool>,
     /// Only the first so many requests of the trace (of all its rounds), or how many are drawn.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requests: Option<u32>,

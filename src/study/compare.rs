@@ -145,7 +145,14 @@ pub fn compare(
             runs.par_iter().map(one).collect::<Result<Vec<RunResult>, StudyError>>()
         },
     );
-    let mut results = results?.into_iter();
+    let results = results?;
+    let mut notes = traces.notes();
+    for note in results.iter().flat_map(|result| &result.notes) {
+        if !notes.contains(note) {
+            notes.push(note.clone());
+        }
+    }
+    let mut results = results.into_iter();
     let mut ranking: Vec<Ranked> = contenders
         .iter()
         .map(|contender| gather(contender, results.by_ref().take(repeat as usize).collect()))
@@ -166,7 +173,7 @@ pub fn compare(
         standing,
         ranking,
         marks,
-        notes: traces.notes(),
+        notes,
         population: population(first),
     })
 }
@@ -181,7 +188,7 @@ fn draw_all(contenders: &[Contender], traces: &mut Traces) -> Result<Vec<Drawn>,
                 *workload == scenario.workload && *predictor == scenario.predictor && *drawn_for == repetition
             });
             if !known {
-                let jobs: Arc<[Job]> = jobs(scenario, trace.as_deref(), repetition).into();
+                let jobs: Arc<[Job]> = jobs(scenario, trace.as_deref(), repetition)?.into();
                 check_that_something_is_measured(scenario, &jobs)?;
                 drawn.push((scenario.workload.clone(), scenario.predictor, repetition, jobs));
             }
@@ -201,7 +208,9 @@ fn check_that_something_is_measured(scenario: &Scenario, jobs: &[Job]) -> Result
             last.as_s()
         )));
     }
-    if last < Time::ZERO + scenario.warmup {
+    // Of a streamed trace only the beginning is known here.
+    let streamed = matches!(scenario.workload, Workload::Trace { streamed: true, .. });
+    if last < Time::ZERO + scenario.warmup && !streamed {
         return Err(StudyError::Empty(format!(
             "warmup_s: every request is sent within the warm-up of {} s (the last at {:.3} s), so nothing would be measured",
             scenario.warmup.as_s(),

@@ -14,7 +14,8 @@ use crate::scenario::{Scenario, Workload};
 use crate::time::Time;
 use crate::trace::{self, Trace, TraceError};
 use crate::workload::replay::Replay;
-use crate::workload::{Job, OpenLoop};
+use crate::workload::streamed::Streamed;
+use crate::workload::{Job, OpenLoop, Source};
 
 /// Why a study cannot be made.
 #[derive(Debug, Error)]
@@ -40,12 +41,12 @@ pub struct Traces {
 }
 
 impl Traces {
-    /// The trace of this workload; none if it is drawn.
+    /// The trace of this workload; none if it is drawn or streamed.
     ///
     /// # Errors
     /// If it cannot be read.
     pub fn of(&mut self, workload: &Workload) -> Result<Option<Arc<Trace>>, StudyError> {
-        let Workload::Trace { path, format, .. } = workload else { return Ok(None) };
+        let Workload::Trace { path, format, streamed: false, .. } = workload else { return Ok(None) };
         let key = (path.clone(), format.clone());
         if let Some((_, trace)) = self.read.iter().find(|(read, _)| *read == key) {
             return Ok(Some(trace.clone()));
@@ -66,8 +67,21 @@ pub fn repetition_seed(scenario: &Scenario, repetition: u32) -> Seed {
     scenario.seed.derive(Purpose::Repetition, u64::from(repetition))
 }
 
-/// The requests of one repetition, in order of sending.
-pub fn jobs(scenario: &Scenario, trace: Option<&Trace>, repetition: u32) -> Vec<Job> {
+/// Requests of a streamed trace that are read beforehand, to measure the fleet's saturation with them.
+const HEAD: u32 = 8_000;
+
+fn open_stream(scenario: &Scenario, requests: Option<u32>, seed: Seed) -> Result<Streamed, StudyError> {
+    let Workload::Trace { path, format, rate_scale, .. } = &scenario.workload else {
+        return Err(StudyError::Empty("a drawn workload has no trace to stream".into()));
+    };
+    Ok(Streamed::open(path, format.as_deref(), *rate_scale, requests, scenario.predictor, seed)?)
+}
+
+/// The requests of one repetition, in order of sending; of a streamed trace its first ones.
+///
+/// # Errors
+/// If a streamed trace cannot be read.
+pub fn jobs(scenario: &Scenario, trace: Option<&Trace>, repetition: u32) -> Result<Vec<Job>, StudyError> {
     let seed = repetition_seed(scenario, repetition);
     let mut jobs = match (&scenario.workload, trace) {
         (Workload::Trace { rate_scale, rounds, requests, resample, .. }, Some(trace)) => {
@@ -76,10 +90,16 @@ pub fn jobs(scenario: &Scenario, trace: Option<&Trace>, repetition: u32) -> Vec<
             replay.jobs(&trace.rows, seed)
         }
         (Workload::Drawn(drawn), _) => drawn.draw(seed),
-        (Workload::Trace { .. }, None) => Vec::new(),
+        (Workload::Trace { requests, .. }, None) => {
+            let head = requests.map_or(HEAD, |requests| requests.min(HEAD));
+            let mut stream = open_stream(scenario, Some(head), seed)?;
+            let jobs = std::iter::from_fn(|| stream.next()).collect();
+            stream.finish()?;
+            jobs
+        }
     };
     scenario.predictor.predict(&mut jobs, seed);
-    jobs
+    Ok(jobs)
 }
 
 /// One run.
@@ -89,6 +109,8 @@ pub struct RunResult {
     pub summary: RunSummary,
     /// What became of each request, in order of sending; empty unless they were kept.
     pub outcomes: Vec<Outcome>,
+    /// What reading its trace passed over, where that was done while it ran.
+    pub notes: Vec<String>,
 }
 
 /// What of a run is kept beside its summary.
@@ -111,7 +133,47 @@ pub fn run(
     check: bool,
     keep: Keep,
 ) -> Result<RunResult, StudyError> {
-    let mut source = OpenLoop::new(jobs.clone());
+    if matches!(scenario.workload, Workload::Trace { streamed: true, .. }) {
+        return run_streamed(scenario, repetition, check, keep);
+    }
+    let keep_for_check = if check { Keep::Outcomes } else { keep };
+    let mut result = simulate(scenario, &mut OpenLoop::new(jobs.clone()), repetition, check, keep_for_check)?;
+    if check {
+        check_conservation(&result.outcomes, jobs, &result.summary);
+    }
+    if keep == Keep::Nothing {
+        result.outcomes = Vec::new();
+    }
+    Ok(result)
+}
+
+/// The same while the trace is read.
+fn run_streamed(
+    scenario: &Scenario,
+    repetition: u32,
+    check: bool,
+    keep: Keep,
+) -> Result<RunResult, StudyError> {
+    let Workload::Trace { requests, .. } = &scenario.workload else {
+        return Err(StudyError::Empty("a drawn workload has no trace to stream".into()));
+    };
+    let mut stream = open_stream(scenario, *requests, repetition_seed(scenario, repetition))?;
+    let mut result = simulate(scenario, &mut stream, repetition, check, keep)?;
+    result.notes = stream.finish()?.lines();
+    Ok(result)
+}
+
+/// Runs a scenario once on the requests of `source`.
+///
+/// # Errors
+/// If the policy cannot be made.
+pub fn simulate(
+    scenario: &Scenario,
+    source: &mut dyn Source,
+    repetition: u32,
+    check: bool,
+    keep: Keep,
+) -> Result<RunResult, StudyError> {
     let seed = repetition_seed(scenario, repetition);
     let router = &scenario.router;
     let routers: Vec<Box<dyn Router>> = (0..router.gateways)
@@ -131,9 +193,9 @@ pub fn run(
     let mut collector = Collector::new(Time::ZERO + scenario.warmup, scenario.goodput);
     let mut outcomes = Vec::new();
     let fleet = Fleet::new(config, replicas, routers);
-    let ended = fleet.run(&mut source, &mut |outcome| {
+    let ended = fleet.run(source, &mut |outcome| {
         collector.add(&outcome);
-        if keep == Keep::Outcomes || check {
+        if keep == Keep::Outcomes {
             outcomes.push(outcome);
         }
     });
@@ -145,13 +207,7 @@ pub fn run(
         .collect();
     let summary = collector.summarise(&lanes, ended.at);
     outcomes.sort_by_cached_key(|outcome| outcome.attempt);
-    if check {
-        check_conservation(&outcomes, jobs, &summary);
-    }
-    if keep == Keep::Nothing {
-        outcomes = Vec::new();
-    }
-    Ok(RunResult { summary, outcomes })
+    Ok(RunResult { summary, outcomes, notes: Vec::new() })
 }
 
 /// Law 1: every request that was sent has exactly one outcome, and the kinds of outcomes add up.

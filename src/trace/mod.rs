@@ -16,6 +16,7 @@ mod numbers;
 mod plain_csv;
 mod plain_jsonl;
 mod rows;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use std::path::Path;
 
 pub use error::TraceError;
 pub use info::{Lengths, Reuse, TraceInfo};
+pub use stream::TraceStream;
 
 use crate::request::Content;
 use crate::time::Time;
@@ -159,6 +161,13 @@ pub const FORMATS: &[FormatInfo] = &[
 /// # Errors
 /// Whatever keeps the file from being a trace, with the file, the line and the column.
 pub fn read(path: &Path, format: Option<&str>) -> Result<Trace, TraceError> {
+    let (file, bytes, format) = open_file(path, format)?;
+    read_from(file, bytes, format)
+}
+
+type Opened = (String, BufReader<File>, Option<&'static FormatInfo>);
+
+fn open_file(path: &Path, format: Option<&str>) -> Result<Opened, TraceError> {
     let file = path.display().to_string();
     // The name is checked first, so that a misspelt one is told without reading anything.
     let format = format.map(by_name).transpose()?;
@@ -167,7 +176,7 @@ pub fn read(path: &Path, format: Option<&str>) -> Result<Trace, TraceError> {
     if opened.metadata().map_err(cannot)?.is_dir() {
         return Err(TraceError::Folder { file });
     }
-    read_from(file.clone(), BufReader::with_capacity(1 << 16, opened), format)
+    Ok((file, BufReader::with_capacity(1 << 16, opened), format))
 }
 
 fn by_name(name: &str) -> Result<&'static FormatInfo, TraceError> {
@@ -182,6 +191,19 @@ fn read_from(
     bytes: impl BufRead + 'static,
     format: Option<&'static FormatInfo>,
 ) -> Result<Trace, TraceError> {
+    let (mut lines, format) = open(file, bytes, format)?;
+    let mut rows = Rows::default();
+    (format.read)(&mut lines, &mut rows)?;
+    let (rows, notes) = rows.finish(lines.file())?;
+    Ok(Trace { format: format.name, rows, notes })
+}
+
+/// The lines of a file, and its format.
+fn open(
+    file: String,
+    bytes: impl BufRead + 'static,
+    format: Option<&'static FormatInfo>,
+) -> Result<(Lines, &'static FormatInfo), TraceError> {
     let text = compression::open(bytes).map_err(|source| TraceError::Open { file: file.clone(), source })?;
     let mut lines = Lines::new(file, text);
     let (first, second) = lines.opening()?;
@@ -190,8 +212,5 @@ fn read_from(
     }
     let recognised = || FORMATS.iter().find(|format| (format.recognises)(&first, &second));
     let format = format.or_else(recognised).ok_or_else(|| lines.unrecognised(&first))?;
-    let mut rows = Rows::default();
-    (format.read)(&mut lines, &mut rows)?;
-    let (rows, notes) = rows.finish(lines.file())?;
-    Ok(Trace { format: format.name, rows, notes })
+    Ok((lines, format))
 }

@@ -10,6 +10,7 @@ use crate::time::Time;
 pub mod drawn;
 pub mod predictor;
 pub mod replay;
+pub mod streamed;
 
 /// A request with all that is true of it; a router is shown its [`Job::arrival`] only.
 #[derive(Clone, Debug)]

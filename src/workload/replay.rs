@@ -47,25 +47,8 @@ impl Replay {
             Some(Resample::Jitter) => jitter(&mut sent, seed),
         }
         sent.sort_by_key(|&(at, index, copy)| (at, copy, index));
-        let job = |(number, (at, index, copy)): (usize, Sent)| {
-            let row = &rows[index];
-            Job {
-                sent: at,
-                request: Request {
-                    id: RequestId(number as u32),
-                    prompt_tokens: row.prompt_tokens,
-                    output_tokens: row.output_tokens,
-                    max_tokens: row.max_tokens,
-                    priority: row.priority,
-                    arrival_order: number as u64,
-                    content: copied(&row.content, copy),
-                    remote_tokens: 0,
-                },
-                session: row.session,
-                predicted_output_tokens: None,
-            }
-        };
-        sent.into_iter().enumerate().map(job).collect()
+        let numbered = sent.into_iter().enumerate();
+        numbered.map(|(number, (at, index, copy))| job(&rows[index], number as u32, at, copy)).collect()
     }
 
     /// All rounds, before anything is resampled.
@@ -80,14 +63,37 @@ impl Replay {
                 .enumerate()
                 .map(move |(index, row)| (row.arrived.as_ps().saturating_add(start), index, number))
         });
-        rounds.take(most as usize).map(|(at, index, number)| (self.scaled(at), index, number)).collect()
+        rounds
+            .take(most as usize)
+            .map(|(at, index, number)| (scaled(at, self.rate_scale), index, number))
+            .collect()
     }
+}
 
-    fn scaled(&self, arrived_ps: u64) -> Time {
-        match self.rate_scale {
-            1.0 => Time::from_ps(arrived_ps.min(LATEST_PS)),
-            scale => Time::from_ps(((arrived_ps as f64 / scale).round() as u64).min(LATEST_PS)),
-        }
+/// When a request that came at `arrived_ps` is sent at another rate.
+pub(super) fn scaled(arrived_ps: u64, rate_scale: f64) -> Time {
+    match rate_scale {
+        1.0 => Time::from_ps(arrived_ps.min(LATEST_PS)),
+        scale => Time::from_ps(((arrived_ps as f64 / scale).round() as u64).min(LATEST_PS)),
+    }
+}
+
+/// Request `number`, the `copy`-th use of a row.
+pub(super) fn job(row: &TraceRow, number: u32, sent: Time, copy: u64) -> Job {
+    Job {
+        sent,
+        request: Request {
+            id: RequestId(number),
+            prompt_tokens: row.prompt_tokens,
+            output_tokens: row.output_tokens,
+            max_tokens: row.max_tokens,
+            priority: row.priority,
+            arrival_order: u64::from(number),
+            content: copied(&row.content, copy),
+            remote_tokens: 0,
+        },
+        session: row.session,
+        predicted_output_tokens: None,
     }
 }
 

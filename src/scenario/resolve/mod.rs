@@ -66,6 +66,8 @@ pub enum Workload {
         format: Option<String>,
         /// Arrivals this many times as fast.
         rate_scale: f64,
+        /// Whether it is read while it is replayed.
+        streamed: bool,
         /// So many times in a row.
         rounds: u32,
         /// Only the first so many.

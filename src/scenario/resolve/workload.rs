@@ -28,7 +28,16 @@ pub(super) fn workload(file: &ScenarioFile, folder: &Path) -> Result<Workload, F
             )
             .help("leave out either `trace` or this"));
         }
+        let streamed = workload.streamed.unwrap_or(false);
+        if streamed && (file.resample.is_some() || workload.rounds.is_some() || file.repeat > 1) {
+            return Err(fault(
+                "workload.streamed",
+                "a streamed trace is never held whole, so it cannot be repeated or resampled",
+            )
+            .help("leave out `streamed`, or `repeat`, `resample` and `rounds`"));
+        }
         return Ok(Workload::Trace {
+            streamed,
             path: folder.join(trace),
             format: workload.format.clone(),
             rate_scale: positive("workload.rate_scale", workload.rate_scale.unwrap_or(1.0))?,
@@ -40,10 +49,10 @@ pub(super) fn workload(file: &ScenarioFile, folder: &Path) -> Result<Workload, F
             }),
         });
     }
-    if workload.rounds.is_some() {
-        return Err(
-            fault("workload.rounds", "belongs to a trace, but none is named").help("add trace = \"...\"")
-        );
+    let of_traces = [("rounds", workload.rounds.is_some()), ("streamed", workload.streamed.is_some())];
+    if let Some((key, _)) = of_traces.iter().find(|(_, given)| *given) {
+        return Err(fault(format!("workload.{key}"), "belongs to a trace, but none is named")
+            .help("add trace = \"...\""));
     }
     if workload.format.is_some() {
         return Err(
