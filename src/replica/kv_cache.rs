@@ -39,6 +39,7 @@ struct Twins {
 
 #[derive(Clone, Debug)]
 pub(super) struct KvCache {
+    num_gpu_blocks: u32,
     free: FreeList,
     table: Table,
     evictions: u64,
@@ -47,7 +48,7 @@ pub(super) struct KvCache {
 /// Blocks that can be found by their content.
 #[derive(Clone, Debug)]
 struct Table {
-    /// By block; meaningful for those in the table.
+    /// By block, as far as blocks have ever been in the table; meaningful for those that are.
     blocks: Vec<Block>,
     /// Looked up and changed, never walked, so its order cannot show.
     by_key: FxHashMap<BlockKey, Twins>,
@@ -68,12 +69,9 @@ impl KvCache {
     /// A pool of `num_gpu_blocks` blocks, the null block included; the free list is 1, 2, 3, ...
     pub(super) fn new(num_gpu_blocks: u32) -> KvCache {
         KvCache {
+            num_gpu_blocks,
             free: FreeList::new(num_gpu_blocks),
-            table: Table {
-                blocks: vec![Block::default(); num_gpu_blocks as usize],
-                by_key: FxHashMap::default(),
-                changes: 0,
-            },
+            table: Table { blocks: Vec::new(), by_key: FxHashMap::default(), changes: 0 },
             evictions: 0,
         }
     }
@@ -83,7 +81,7 @@ impl KvCache {
     }
 
     pub(super) fn usable_count(&self) -> u32 {
-        self.table.blocks.len() as u32 - 1
+        self.num_gpu_blocks - 1
     }
 
     /// Cached blocks lost so far because they were taken from the free list.
@@ -176,12 +174,12 @@ impl KvCache {
     /// # Panics
     /// Where the law is broken.
     pub(super) fn check<'a>(&self, tables: impl Iterator<Item = Held<'a>>) {
-        let mut references = vec![0u32; self.table.blocks.len()];
+        let mut references = vec![0u32; self.num_gpu_blocks as usize];
         for held in tables {
             assert!(held.in_table <= held.registered && held.registered as usize <= held.blocks.len());
             for (index, &block) in held.blocks.iter().enumerate() {
                 references[block as usize] += 1;
-                let in_table = self.table.blocks[block as usize].key.is_some();
+                let in_table = self.table.blocks.get(block as usize).is_some_and(|block| block.key.is_some());
                 assert_eq!(in_table, index < held.in_table as usize, "law 2: block {block} in the table");
             }
         }
@@ -209,6 +207,9 @@ impl KvCache {
 
 impl Table {
     fn add(&mut self, block: BlockId, key: BlockKey) {
+        if self.blocks.len() <= block as usize {
+            self.blocks.resize(block as usize + 1, Block::default());
+        }
         debug_assert!(self.blocks[block as usize].key.is_none(), "a block has at most one key (law 2)");
         self.changes += 1;
         let twins = self.by_key.entry(key).or_insert(Twins { first: NONE, last: NONE });

@@ -7,12 +7,12 @@
 
 use std::sync::Arc;
 
-use super::run::{Keep, StudyError, repetition_seed, run};
+use super::run::{Keep, StudyError, repetition_seed, simulate};
 use crate::fleet::{End, Network};
 use crate::router::Freshness;
 use crate::scenario::{ReplicaKind, Scenario, Workload};
 use crate::time::{Span, Time};
-use crate::workload::Job;
+use crate::workload::{Job, OpenLoop};
 use crate::workload::drawn::Drawn;
 
 /// Batches that N requests fill, at the longest running list: several turn-overs each time.
@@ -71,7 +71,7 @@ fn of_one_replica(scenario: &Scenario, kind: &ReplicaKind, jobs: &[Job]) -> Resu
 /// Ends of the first nine tenths of these requests, all sent at once: how many, and when.
 fn flood(alone: &Scenario, requests: &[Job]) -> Result<(usize, f64), StudyError> {
     let at_once: Arc<[Job]> = requests.iter().map(|job| Job { sent: Time::ZERO, ..job.clone() }).collect();
-    let result = run(alone, &at_once, 0, false, Keep::Outcomes)?;
+    let result = simulate(alone, &mut OpenLoop::new(at_once), 0, false, Keep::Outcomes)?;
     let mut ends: Vec<Time> =
         result.outcomes.iter().filter(|o| o.finish.is_complete()).map(|o| o.done_received).collect();
     ends.sort_unstable();

@@ -1,9 +1,12 @@
 //! Law 7, jumps: the fast path and the literal one give the same life to the last bit, on random engines.
 //!
-//! Seeds are fresh every time; a failure prints the case, and the seed file that proptest writes repeats it with
-//! the same command.
+//! Seeds are fresh every time; a failure prints the case and the one command that repeats it.
+#![expect(clippy::disallowed_methods, reason = "a seed that is to be repeated comes from the environment")]
+
+use std::cell::Cell;
 
 use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use tailcast::metrics::LaneStats;
 use tailcast::observe::{GapRun, Observer, StepRun};
 use tailcast::replica::{EngineEvent, Limit, Path, Replica};
@@ -90,18 +93,52 @@ fn compare(case: &Case, looks: &[Time], check: bool) -> Result<(), TestCaseError
     Ok(())
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_500, ..ProptestConfig::default() })]
+/// Cases of each test.
+const CASES: u32 = 6_000;
 
-    #[test]
-    fn the_fast_path_is_the_literal_one(case in case()) {
-        compare(&case, &[], false)?;
+/// Puts random cases to the test, from a seed that is fresh unless `TAILCAST_SEED` names one. What fails is made as
+/// small as it gets, and the command that repeats it is printed.
+fn on_random_cases<T: std::fmt::Debug>(
+    name: &str,
+    cases: impl Strategy<Value = T>,
+    test: impl Fn(T) -> Result<(), TestCaseError>,
+) {
+    let fresh = || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), name);
+    let seed = std::env::var("TAILCAST_SEED").map_or_else(|_| fresh(), |seed| seed.parse().expect("a number"));
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let config = ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() };
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    if let Err(failure) = TestRunner::new_with_rng(config, rng).run(&cases, test) {
+        panic!("{failure}\nrepeat it with: TAILCAST_SEED={seed} cargo test --test suite jumps::{name}");
     }
+}
 
-    #[test]
-    fn whoever_looks_when(case in case(), looks in prop::collection::vec(0u64..400_000, 0..20), check in any::<bool>()) {
+#[test]
+fn the_fast_path_is_the_literal_one() {
+    on_random_cases("the_fast_path_is_the_literal_one", case(), |case| compare(&case, &[], false));
+}
+
+#[test]
+fn whoever_looks_when() {
+    let looks = prop::collection::vec(0u64..400_000, 0..20);
+    on_random_cases("whoever_looks_when", (case(), looks, any::<bool>()), |(case, looks, check)| {
         let mut looks: Vec<Time> = looks.into_iter().map(|us| Time::ZERO + Span::from_us(us)).collect();
         looks.sort();
-        compare(&case, &looks, check)?;
-    }
+        compare(&case, &looks, check)
+    });
+}
+
+/// The cases above would prove nothing if they seldom left the literal path.
+#[test]
+fn most_steps_of_random_cases_are_on_the_clock() {
+    let (steps, literal) = (Cell::new(0), Cell::new(0));
+    on_random_cases("most_steps_of_random_cases_are_on_the_clock", case(), |case| {
+        let mut replica = case.replica();
+        replica.advance(Limit::Time(Time::MAX), &mut Both::default());
+        steps.set(steps.get() + replica.steps());
+        literal.set(literal.get() + replica.literal_steps());
+        Ok(())
+    });
+    assert!(literal.get() * 2 < steps.get(), "{} of {} steps were literal", literal.get(), steps.get());
 }
