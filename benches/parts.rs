@@ -61,7 +61,11 @@ fn decoding(path: replica::Path) -> Replica {
     let facts = facts();
     let mut replica = Replica::on_path(facts.engine, facts.step_time, path);
     for id in 0..64 {
-        replica.deliver(Time::ZERO, u64::from(id), Input::Add(request(id, 500 + id, 20_000, Content::default())));
+        replica.deliver(
+            Time::ZERO,
+            u64::from(id),
+            Input::Add(request(id, 500 + id, 20_000, Content::default())),
+        );
     }
     replica.advance(Limit::Step(100), &mut Silence);
     replica
@@ -70,7 +74,9 @@ fn decoding(path: replica::Path) -> Replica {
 fn steps(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("64 decodes");
     group.throughput(Throughput::Elements(1_000));
-    for (name, path) in [("literal, 1,000 steps", replica::Path::Literal), ("a jump of 1,000 steps", replica::Path::Fast)] {
+    for (name, path) in
+        [("literal, 1,000 steps", replica::Path::Literal), ("a jump of 1,000 steps", replica::Path::Fast)]
+    {
         let ready = decoding(path);
         group.bench_function(name, |bencher| {
             let advance = |mut replica: Replica| {
@@ -126,7 +132,8 @@ impl Glance for Still {
     }
 
     fn signals(&mut self, _server: Server) -> Glimpse {
-        let signals = Signals { running: 20, kv_blocks_used: 2_000, kv_blocks_usable: 29_999, ..Signals::default() };
+        let signals =
+            Signals { running: 20, kv_blocks_used: 2_000, kv_blocks_usable: 29_999, ..Signals::default() };
         Glimpse { signals, taken_at: Time::ZERO }
     }
 
@@ -154,7 +161,9 @@ fn choices(criterion: &mut Criterion) {
             let mut still = Still { facts: facts(), view: View::new(servers, Freshness::Fresh), servers };
             group.bench_function(BenchmarkId::new(policy, servers), |bencher| {
                 bencher.iter(|| {
-                    let Decision::Send(server) = router.decide(black_box(&arrival), &mut still) else { return };
+                    let Decision::Send(server) = router.decide(black_box(&arrival), &mut still) else {
+                        return;
+                    };
                     let at = still.now();
                     router.committed(&arrival, server, at);
                     router.heard(&Feedback::Completed { id: arrival.id, server, at, output_tokens: 200 });
@@ -167,7 +176,9 @@ fn choices(criterion: &mut Criterion) {
 
 fn traces(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("reading");
-    for name in ["azure-2023-sample.csv", "azure-2024-sample.csv", "mooncake-sample.jsonl", "plain-sample.csv"] {
+    for name in
+        ["azure-2023-sample.csv", "azure-2024-sample.csv", "mooncake-sample.jsonl", "plain-sample.csv"]
+    {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("traces").join(name);
         let rows = trace::read(&path, None).expect("a sample").rows.len();
         group.throughput(Throughput::Elements(rows as u64));

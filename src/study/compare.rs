@@ -13,6 +13,7 @@ use super::run::{Keep, RunResult, StudyError, Traces, jobs, run};
 use super::saturation::saturation_requests_per_s;
 use super::statistics::{Interval, interval};
 use crate::metrics::RunSummary;
+use crate::metrics::quantile::{EXACT_UP_TO, SKETCH_PARTS};
 use crate::request::Outcome;
 use crate::scenario::{LONGEST_S, Scenario, Workload};
 use crate::time::{Span, Time};
@@ -151,6 +152,11 @@ pub fn compare(
         if !notes.contains(note) {
             notes.push(note.clone());
         }
+    }
+    if results.iter().any(|result| result.summary.sketched) {
+        notes.push(format!(
+            "more than {EXACT_UP_TO} requests: quantiles are from a sketch and off by at most one part in {SKETCH_PARTS}."
+        ));
     }
     let mut results = results.into_iter();
     let mut ranking: Vec<Ranked> = contenders

@@ -12,8 +12,8 @@ use crate::fleet::{End, Network};
 use crate::router::Freshness;
 use crate::scenario::{ReplicaKind, Scenario, Workload};
 use crate::time::{Span, Time};
-use crate::workload::{Job, OpenLoop};
 use crate::workload::drawn::Drawn;
+use crate::workload::{Job, OpenLoop};
 
 /// Batches that N requests fill, at the longest running list: several turn-overs each time.
 const BATCHES: usize = 3;

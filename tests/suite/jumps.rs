@@ -104,7 +104,8 @@ fn on_random_cases<T: std::fmt::Debug>(
     test: impl Fn(T) -> Result<(), TestCaseError>,
 ) {
     let fresh = || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), name);
-    let seed = std::env::var("TAILCAST_SEED").map_or_else(|_| fresh(), |seed| seed.parse().expect("a number"));
+    let seed =
+        std::env::var("TAILCAST_SEED").map_or_else(|_| fresh(), |seed| seed.parse().expect("a number"));
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let config = ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() };
