@@ -138,6 +138,13 @@ impl DecodeClock {
         self.phases[(tick % self.phases.len() as u64) as usize].len() as u32
     }
 
+    /// The first tick from `tick` on at which somebody takes a block; `until` if none comes before.
+    pub(super) fn next_crossing(&self, tick: u64, until: u64) -> u64 {
+        let (behind, ahead) = self.phases.split_at((tick % self.phases.len() as u64) as usize);
+        let wait = ahead.iter().chain(behind).position(|members| !members.is_empty());
+        wait.map_or(until, |wait| until.min(tick + wait as u64))
+    }
+
     /// At most so many blocks are taken at one tick after another, `ticks` of them.
     pub(super) fn crossings_bound(&self, ticks: u64) -> u64 {
         u64::from(self.count) * ticks.div_ceil(self.phases.len() as u64)

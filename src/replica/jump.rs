@@ -172,9 +172,12 @@ impl Engine {
         let mut kv_blocks_used = 0;
         self.taken.clear();
         let roomy = self.scheduler.clock.crossings_bound(most) <= u64::from(self.scheduler.free_blocks());
-        let check_ticks = !roomy || tries;
+        let every_tick = !roomy || tries || listeners.recorder.is_some();
         let mut steps = 0;
-        while steps < most && (steps == 0 || !check_ticks || self.tick_fits(first + steps, tries)) {
+        while steps < most {
+            if steps > 0 && every_tick && !self.tick_fits(first + steps, tries) {
+                break;
+            }
             let blocks = self.scheduler.clock.crossings(first + steps);
             if blocks > 0 {
                 self.scheduler.take_blocks(first + steps);
@@ -188,6 +191,10 @@ impl Engine {
                 self.record(course, steps, tries, listeners);
             }
             steps += 1;
+            if !every_tick {
+                // Nobody takes a block in between.
+                steps = self.scheduler.clock.next_crossing(first + steps, first + most) - first;
+            }
         }
         self.scheduler.count_decodes(steps, tries);
         let (start, pace) = course.begins();

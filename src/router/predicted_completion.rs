@@ -97,11 +97,14 @@ impl Out {
         }
     }
 
-    /// At most so many tokens have come out of the requests here, if one comes every `token_gap`.
-    fn generated_at_most(&self, now: Time, token_gap: Span) -> u64 {
+    /// Whether what the requests here hold surely fits into `room` tokens, if each has got one every `token_gap`.
+    fn surely_fits(&self, room: u64, now: Time, token_gap: Span) -> bool {
+        let Some(left) = room.checked_sub(self.prompt_tokens + u64::from(self.decoding)) else {
+            return false;
+        };
         // A first token is heard in the past, so no difference is negative.
         let decoding_ps = u128::from(self.decoding) * u128::from(now.as_ps()) - self.first_tokens_ps;
-        (decoding_ps / u128::from(token_gap.as_ps().max(1))) as u64 + u64::from(self.decoding)
+        decoding_ps <= u128::from(left) * u128::from(token_gap.as_ps().max(1))
     }
 }
 
@@ -194,7 +197,7 @@ impl PredictedCompletion {
         let mut requests = out.requests.len() as u64 + u64::from(theirs.requests) + 1;
         let others = theirs.tokens + u64::from(arrival.prompt_tokens);
         // Mostly there is room for all, and nobody has to be looked at.
-        if requests <= slots && out.prompt_tokens + out.generated_at_most(now, token_gap) + others <= room {
+        if requests <= slots && others <= room && out.surely_fits(room - others, now, token_gap) {
             return 0;
         }
         self.ends.clear();
