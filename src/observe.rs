@@ -125,14 +125,18 @@ impl StepRun<'_> {
 }
 
 /// The sum of `steps` spans, each `growth` above the one before.
+///
+/// # Panics
+/// If it is longer than simulated time: then one of its two parts is.
 pub fn series(first: Span, growth: Span, steps: u64) -> Span {
-    if steps <= 1 {
-        return first * steps;
+    const TOO_LONG: &str = "a run of steps ends within simulated time";
+    let level = first.as_ps().checked_mul(steps).expect(TOO_LONG);
+    if steps < 2 || growth == Span::ZERO {
+        return Span::from_ps(level);
     }
-    // Products in 128 bits: the square of the steps may pass 64 bits where the sum does not.
-    let pairs = u128::from(steps) * u128::from(steps.saturating_sub(1)) / 2;
-    let sum = u128::from(first.as_ps()) * u128::from(steps) + u128::from(growth.as_ps()) * pairs;
-    Span::from_ps(u64::try_from(sum).expect("a run of steps ends within simulated time"))
+    let (even, odd) = if steps % 2 == 0 { (steps, steps - 1) } else { (steps - 1, steps) };
+    let rise = (even / 2).checked_mul(odd).and_then(|pairs| pairs.checked_mul(growth.as_ps()));
+    Span::from_ps(rise.and_then(|rise| rise.checked_add(level)).expect(TOO_LONG))
 }
 
 /// Gaps between tokens: `steps` of them in a row, each `growth` longer than the one before, each for `count`
