@@ -29,6 +29,17 @@ pub enum StudyError {
     /// Nothing would be measured.
     #[error("{0}")]
     Empty(String),
+    /// More requests than memory holds.
+    #[error(
+        "workload.rounds: {rounds} rounds of {rows} rows are more than the {MOST_HELD} requests that can be held\nhelp: set \
+         workload.requests, or fewer rounds"
+    )]
+    TooMany {
+        /// Rounds asked for.
+        rounds: u32,
+        /// Rows of the trace.
+        rows: usize,
+    },
 }
 
 type TraceKey = (PathBuf, Option<String>);
@@ -67,6 +78,9 @@ pub fn repetition_seed(scenario: &Scenario, repetition: u32) -> Seed {
     scenario.seed.derive(Purpose::Repetition, u64::from(repetition))
 }
 
+/// Requests that are made ready beforehand, at most: some 130 bytes each.
+const MOST_HELD: u64 = 100_000_000;
+
 /// Requests of a streamed trace that are read beforehand, to measure the fleet's saturation with them.
 const HEAD: u32 = 8_000;
 
@@ -85,6 +99,10 @@ pub fn jobs(scenario: &Scenario, trace: Option<&Trace>, repetition: u32) -> Resu
     let seed = repetition_seed(scenario, repetition);
     let mut jobs = match (&scenario.workload, trace) {
         (Workload::Trace { rate_scale, rounds, requests, resample, .. }, Some(trace)) => {
+            let all = trace.rows.len() as u64 * u64::from(*rounds);
+            if requests.map_or(all, |requests| all.min(u64::from(requests))) > MOST_HELD {
+                return Err(StudyError::TooMany { rounds: *rounds, rows: trace.rows.len() });
+            }
             let replay =
                 Replay { rate_scale: *rate_scale, rounds: *rounds, requests: *requests, resample: *resample };
             replay.jobs(&trace.rows, seed)
