@@ -134,7 +134,7 @@ pub fn series(first: Span, growth: Span, steps: u64) -> Span {
     if steps < 2 || growth == Span::ZERO {
         return Span::from_ps(level);
     }
-    let (even, odd) = if steps % 2 == 0 { (steps, steps - 1) } else { (steps - 1, steps) };
+    let (even, odd) = if steps.is_multiple_of(2) { (steps, steps - 1) } else { (steps - 1, steps) };
     let rise = (even / 2).checked_mul(odd).and_then(|pairs| pairs.checked_mul(growth.as_ps()));
     Span::from_ps(rise.and_then(|rise| rise.checked_add(level)).expect(TOO_LONG))
 }

@@ -112,8 +112,7 @@ pub fn jobs(scenario: &Scenario, trace: Option<&Trace>, repetition: u32) -> Resu
             let head = requests.map_or(HEAD, |requests| requests.min(HEAD));
             let mut stream = open_stream(scenario, Some(head), seed)?;
             let jobs = std::iter::from_fn(|| stream.next()).collect();
-            stream.finish()?;
-            jobs
+            stream.error().map_or(Ok(jobs), Err)?
         }
     };
     scenario.predictor.predict(&mut jobs, seed);
@@ -177,7 +176,10 @@ fn run_streamed(
     };
     let mut stream = open_stream(scenario, *requests, repetition_seed(scenario, repetition))?;
     let mut result = simulate(scenario, &mut stream, repetition, check, keep)?;
-    result.notes = stream.finish()?.lines();
+    if let Some(error) = stream.error() {
+        return Err(error.into());
+    }
+    result.notes = stream.notes().lines();
     Ok(result)
 }
 

@@ -7,11 +7,11 @@
 use jiff::civil::Date;
 
 use super::TraceRow;
-use super::columns::Header;
+use super::columns::Columns;
 use super::error::TraceError;
 use super::lines::Lines;
-use super::numbers::{fraction_ps, tokens};
-use super::rows::Rows;
+use super::numbers::{digit, fraction_ps, tokens};
+use super::rows::{NextRow, Recorded};
 use crate::request::Content;
 use crate::time::Time;
 
@@ -31,73 +31,90 @@ fn recognises(header: &str) -> bool {
     header.split(',').any(|name| COLUMNS.contains(&name.trim().trim_matches('"')))
 }
 
-pub(super) fn read_2023(lines: &mut Lines, rows: &mut Rows) -> Result<(), TraceError> {
-    read(lines, rows, |text| local_time(text).ok_or("a time such as 2023-11-16 18:15:46.6805900"))
+pub(super) fn rows_2023(lines: &mut Lines) -> Result<NextRow, TraceError> {
+    let mut clock = Clock::new();
+    rows(lines, move |text| clock.ps(text).ok_or("a time such as 2023-11-16 18:15:46.6805900"))
 }
 
-pub(super) fn read_2024(lines: &mut Lines, rows: &mut Rows) -> Result<(), TraceError> {
-    read(lines, rows, |text| {
-        text.strip_suffix(ZONE).and_then(local_time).ok_or("a time such as 2024-05-10 00:00:00.009930+00:00")
-    })
+pub(super) fn rows_2024(lines: &mut Lines) -> Result<NextRow, TraceError> {
+    const EXPECTED: &str = "a time such as 2024-05-10 00:00:00.009930+00:00";
+    let mut clock = Clock::new();
+    rows(lines, move |text| text.strip_suffix(ZONE).and_then(|text| clock.ps(text)).ok_or(EXPECTED))
 }
 
-fn read(
+fn rows(
     lines: &mut Lines,
-    rows: &mut Rows,
-    time: fn(&str) -> Result<i128, &'static str>,
-) -> Result<(), TraceError> {
-    let mut row = Header::read(lines, &COLUMNS, &[])?;
-    while row.advance(lines)? {
-        let wrong = |column: usize, expected| lines.value(COLUMNS[column], expected, row.get(column));
-        let arrived = time(row.get(0)).map_err(|expected| wrong(0, expected))?;
-        let prompt_tokens = tokens(row.get(1)).map_err(|expected| wrong(1, expected))?;
-        let output_tokens = tokens(row.get(2)).map_err(|expected| wrong(2, expected))?;
+    mut time: impl FnMut(&str) -> Result<i128, &'static str> + Send + 'static,
+) -> Result<NextRow, TraceError> {
+    let mut columns = Columns::read(lines, &COLUMNS, &[])?;
+    Ok(Box::new(move |lines| {
+        if !columns.advance(lines)? {
+            return Ok(None);
+        }
+        let value = |column: usize| columns.get(lines, column);
+        let wrong = |column: usize, expected| lines.value(COLUMNS[column], expected, value(column));
+        let arrived_ps = time(value(0)).map_err(|expected| wrong(0, expected))?;
         let row = TraceRow {
             arrived: Time::ZERO,
-            prompt_tokens,
-            output_tokens,
+            prompt_tokens: tokens(value(1)).map_err(|expected| wrong(1, expected))?,
+            output_tokens: tokens(value(2)).map_err(|expected| wrong(2, expected))?,
             max_tokens: None,
             content: Content::default(),
             session: None,
             priority: 0,
         };
-        rows.push(lines, arrived, row)?;
-    }
-    Ok(())
+        Ok(Some(Recorded { arrived_ps, row }))
+    }))
 }
 
-/// Picoseconds since 1970 of `YYYY-MM-DD HH:MM:SS`, with or without a fraction.
-fn local_time(text: &str) -> Option<i128> {
-    let bytes = text.as_bytes();
-    if bytes.len() < 19 || !text.is_ascii() {
-        return None;
+/// Reads times, most of which fall on the same day as the one before.
+struct Clock {
+    date: [u8; 10],
+    /// Seconds from 1970 to `date`.
+    date_s: i64,
+}
+
+impl Clock {
+    fn new() -> Clock {
+        Clock { date: *b"1970-01-01", date_s: 0 }
     }
-    let (seconds, fraction) = text.split_at(19);
-    for (place, byte) in seconds.bytes().enumerate() {
-        let right = match place {
-            4 | 7 => byte == b'-',
-            10 => byte == b' ',
-            13 | 16 => byte == b':',
-            _ => byte.is_ascii_digit(),
+
+    /// Picoseconds since 1970 of `YYYY-MM-DD HH:MM:SS`, with or without a fraction.
+    fn ps(&mut self, text: &str) -> Option<i128> {
+        let (date, time) = text.as_bytes().split_first_chunk()?;
+        let (&[b' ', h, hh, b':', m, mm, b':', s, ss], fraction) = time.split_first_chunk()? else {
+            return None;
         };
-        if !right {
+        let (hour, minute, second) = (number(&[h, hh])?, number(&[m, mm])?, number(&[s, ss])?);
+        if hour > 23 || minute > 59 || second > 59 {
             return None;
         }
+        let fraction_ps = match fraction {
+            [] => 0,
+            [b'.', digits @ ..] if !digits.is_empty() => fraction_ps(digits)?.ok()?,
+            _ => return None,
+        };
+        if *date != self.date {
+            (self.date, self.date_s) = (*date, since_1970_s(date)?);
+        }
+        let since_1970_s = self.date_s + hour * 3_600 + minute * 60 + second;
+        Some(i128::from(since_1970_s) * 1_000_000_000_000 + fraction_ps)
     }
-    let number =
-        |from: usize, to: usize| bytes[from..to].iter().fold(0, |sum, b| sum * 10 + i64::from(b - b'0'));
-    let (hour, minute, second) = (number(11, 13), number(14, 16), number(17, 19));
-    if hour > 23 || minute > 59 || second > 59 {
-        return None;
+}
+
+/// Seconds from 1970 to the beginning of the day `YYYY-MM-DD`.
+fn since_1970_s(date: &[u8; 10]) -> Option<i64> {
+    let &[y, yy, yyy, yyyy, b'-', m, mm, b'-', d, dd] = date else { return None };
+    let (year, month, day) = (number(&[y, yy, yyy, yyyy])?, number(&[m, mm])?, number(&[d, dd])?);
+    let date = Date::new(year as i16, month as i8, day as i8).ok()?;
+    Some(date.duration_since(Date::constant(1970, 1, 1)).as_secs())
+}
+
+/// The number that a few digits write.
+fn number(digits: &[u8]) -> Option<i64> {
+    let mut number = 0;
+    for byte in digits {
+        number = number * 10 + i64::from(digit(*byte)?);
     }
-    let date = Date::new(number(0, 4) as i16, number(5, 7) as i8, number(8, 10) as i8).ok()?;
-    let day = date.duration_since(Date::constant(1970, 1, 1)).as_secs();
-    let since_1970 = day + hour * 3_600 + minute * 60 + second;
-    let fraction_ps = match fraction.strip_prefix('.') {
-        Some("") => return None,
-        Some(digits) => fraction_ps(digits)?.ok()?,
-        None if fraction.is_empty() => 0,
-        None => return None,
-    };
-    Some(i128::from(since_1970) * 1_000_000_000_000 + fraction_ps)
+    Some(number)
 }

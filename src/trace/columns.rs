@@ -6,20 +6,47 @@
 use super::error::TraceError;
 use super::lines::Lines;
 
-/// The fields of one line, held in memory that is used again for the next.
+/// The fields of one line.
 #[derive(Default)]
-pub(super) struct Record {
-    text: String,
-    ends: Vec<usize>,
+struct Record {
+    /// Where each field lies: in the line itself or, if one of them is quoted, in `copied`.
+    fields: Vec<(usize, usize)>,
+    /// All fields without their quotes; empty where the line has none.
+    copied: String,
+    is_copied: bool,
 }
 
 impl Record {
     /// Splits the current line.
-    pub(super) fn split(&mut self, lines: &Lines) -> Result<(), TraceError> {
-        self.text.clear();
-        self.ends.clear();
+    fn split(&mut self, lines: &Lines) -> Result<(), TraceError> {
+        self.is_copied = !self.split_in_place(lines.text());
+        if self.is_copied { self.split_quoted(lines) } else { Ok(()) }
+    }
+
+    /// Finds the fields of a line that has no quoted one; false if it may have.
+    fn split_in_place(&mut self, line: &str) -> bool {
+        self.fields.clear();
+        let mut start = 0;
+        for part in line.as_bytes().split(|&byte| byte == b',') {
+            let end = start + part.len();
+            match part.first() {
+                // White space may stand before a quote, and even outside ASCII.
+                Some(b'"') | Some(b'\t'..=b' ') | Some(0x80..) => return false,
+                Some(_) => self.fields.push((start, start + part.trim_ascii_end().len())),
+                None => self.fields.push((start, start)),
+            }
+            start = end + 1;
+        }
+        true
+    }
+
+    /// Splits a line by the rules of quoting.
+    fn split_quoted(&mut self, lines: &Lines) -> Result<(), TraceError> {
+        self.fields.clear();
+        self.copied.clear();
         let mut rest = lines.text();
         loop {
+            let start = self.copied.len();
             let after;
             if let Some(quoted) = rest.trim_start().strip_prefix('"') {
                 after = self.unquote(quoted).ok_or_else(|| {
@@ -27,10 +54,10 @@ impl Record {
                 })?;
             } else {
                 let end = rest.bytes().position(|byte| byte == b',').unwrap_or(rest.len());
-                self.text.push_str(rest[..end].trim_ascii());
+                self.copied.push_str(rest[..end].trim_ascii());
                 after = &rest[end..];
             }
-            self.ends.push(self.text.len());
+            self.fields.push((start, self.copied.len()));
             match after.strip_prefix(',') {
                 Some(next) => rest = next,
                 None => return Ok(()),
@@ -42,10 +69,10 @@ impl Record {
     fn unquote<'a>(&mut self, mut rest: &'a str) -> Option<&'a str> {
         loop {
             let (part, after) = rest.split_once('"')?;
-            self.text.push_str(part);
+            self.copied.push_str(part);
             match after.strip_prefix('"') {
                 Some(next) => {
-                    self.text.push('"');
+                    self.copied.push('"');
                     rest = next;
                 }
                 None => {
@@ -56,39 +83,36 @@ impl Record {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// Field number `index`; empty where the line has fewer.
-    pub(super) fn get(&self, index: usize) -> &str {
-        let start = if index == 0 { 0 } else { self.ends.get(index - 1).copied().unwrap_or(0) };
-        self.ends.get(index).map_or("", |&end| &self.text[start..end])
+    /// Field number `index` of the line that was split, which is still the current one; empty where the line
+    /// has fewer.
+    fn get<'a>(&'a self, lines: &'a Lines, index: usize) -> &'a str {
+        let text = if self.is_copied { &self.copied } else { lines.text() };
+        self.fields.get(index).map_or("", |&(start, end)| &text[start..end])
     }
 }
 
 /// Which field of a row holds which of a format's columns.
-pub(super) struct Header {
+pub(super) struct Columns {
     places: Vec<Option<usize>>,
     fields: usize,
     record: Record,
 }
 
-impl Header {
+impl Columns {
     /// Reads the first line of a file whose columns are `required` and `optional`, in any order.
     pub(super) fn read(
         lines: &mut Lines,
         required: &[&str],
         optional: &[&str],
-    ) -> Result<Header, TraceError> {
+    ) -> Result<Columns, TraceError> {
         let mut record = Record::default();
         if lines.advance()? {
             record.split(lines)?;
         }
         let known = [required, optional].concat();
         let mut places = vec![None; known.len()];
-        for field in 0..record.len() {
-            let name = record.get(field);
+        for field in 0..record.fields.len() {
+            let name = record.get(lines, field);
             let column = known.iter().position(|known| *known == name);
             let place =
                 column.map(|column| &mut places[column]).ok_or_else(|| lines.unknown(name, &known))?;
@@ -98,7 +122,7 @@ impl Header {
         }
         match required.iter().zip(&places).find(|(_, place)| place.is_none()) {
             Some((name, _)) => Err(lines.missing(name)),
-            None => Ok(Header { places, fields: record.len(), record }),
+            None => Ok(Columns { places, fields: record.fields.len(), record }),
         }
     }
 
@@ -108,7 +132,7 @@ impl Header {
             return Ok(false);
         }
         self.record.split(lines)?;
-        let (expected, got) = (self.fields, self.record.len());
+        let (expected, got) = (self.fields, self.record.fields.len());
         if expected != got {
             return Err(lines.problem(format!("expected {expected} fields as in the header, got {got}")));
         }
@@ -117,7 +141,7 @@ impl Header {
 
     /// The value in `column`, counted through the required and then the optional ones; empty where the file
     /// does not have the column.
-    pub(super) fn get(&self, column: usize) -> &str {
-        self.places[column].map_or("", |field| self.record.get(field))
+    pub(super) fn get<'a>(&'a self, lines: &'a Lines, column: usize) -> &'a str {
+        self.places[column].map_or("", |field| self.record.get(lines, field))
     }
 }

@@ -40,9 +40,6 @@ pub enum TraceError {
         /// How the file opens.
         first_line: String,
     },
-    /// Whoever read a trace in chunks wanted no more of it.
-    #[error("nobody wanted the rest of the trace")]
-    Abandoned,
     /// The file is in order, but there is nothing to replay.
     #[error("{file}: holds no requests: {reason}")]
     NoRequests {

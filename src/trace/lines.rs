@@ -3,29 +3,64 @@
 //! Knows byte order marks, line ends, blank lines, UTF-8, and how to say where an error is. Does not know
 //! what a line means. (The `csv` crate's own reader counts lines otherwise after blank ones and CR LF.)
 
-use std::io::{BufRead, ErrorKind, Read};
+use std::io::{self, BufRead, ErrorKind, Read};
+use std::mem;
 
 use super::error::{TraceError, nearest, quoted};
 
 /// Longer lines are refused, so that a file without line ends cannot fill the memory. The longest line of
 /// a published trace is below 3 kB.
-const LONGEST_LINE: u64 = 16 << 20;
+const LONGEST_LINE: usize = 16 << 20;
 
-/// Reads one line after another into the same memory.
+/// Bytes asked of the file at a time: some thousand lines, and still within a core's own cache.
+const BLOCK: usize = 1 << 18;
+
+/// Gives one line after another out of blocks of whole lines, which are checked and kept as one text: a
+/// line is a part of it, and nothing is copied.
 pub(super) struct Lines {
     file: String,
-    source: Box<dyn BufRead>,
-    /// Bytes of the current line, without its end.
-    current: Vec<u8>,
+    source: Box<dyn Read + Send>,
+    /// Whole lines; only the last line of a file may lack its end.
+    block: String,
+    /// Where in `block` the line after the current one begins.
+    next: usize,
+    /// What follows the block's last line.
+    after: After,
+    /// Beginning of the line that the block's end cut off.
+    cut_off: Vec<u8>,
+    /// Where in `block` the current line lies, without white space at its end.
+    current: (usize, usize),
     /// Number of the current line.
     number: u64,
     /// Lines read ahead to recognise the format, last one first.
-    ahead: Vec<(u64, Vec<u8>)>,
+    ahead: Vec<(u64, String)>,
+    /// The current line, if it is one of those.
+    from_ahead: Option<String>,
+}
+
+/// What follows the last whole line of a block.
+enum After {
+    More,
+    End,
+    TooLong,
+    NotText,
+    Damaged(io::Error),
 }
 
 impl Lines {
-    pub(super) fn new(file: String, source: Box<dyn BufRead>) -> Lines {
-        Lines { file, source, current: Vec::new(), number: 0, ahead: Vec::new() }
+    pub(super) fn new(file: String, source: Box<dyn Read + Send>) -> Lines {
+        Lines {
+            file,
+            source,
+            block: String::new(),
+            next: 0,
+            after: After::More,
+            cut_off: Vec::new(),
+            current: (0, 0),
+            number: 0,
+            ahead: Vec::new(),
+            from_ahead: None,
+        }
     }
 
     pub(super) fn file(&self) -> &str {
@@ -37,9 +72,9 @@ impl Lines {
     pub(super) fn opening(&mut self) -> Result<(String, String), TraceError> {
         let mut opening = Vec::new();
         while opening.len() < 2 && self.advance()? {
-            opening.push((self.number, self.current.clone()));
+            opening.push((self.number, self.text().to_owned()));
         }
-        let mut texts = opening.iter().map(|(_, line)| String::from_utf8_lossy(line).into_owned());
+        let mut texts = opening.iter().map(|(_, line)| line.clone());
         let texts = (texts.next().unwrap_or_default(), texts.next().unwrap_or_default());
         opening.reverse();
         self.ahead = opening;
@@ -48,42 +83,94 @@ impl Lines {
 
     /// Moves to the next line that is not blank; false at the end.
     pub(super) fn advance(&mut self) -> Result<bool, TraceError> {
+        self.from_ahead = None;
         if let Some((number, line)) = self.ahead.pop() {
-            (self.number, self.current) = (number, line);
+            (self.number, self.from_ahead) = (number, Some(line));
             return Ok(true);
         }
         loop {
-            self.current.clear();
             self.number += 1;
-            let mut limited = self.source.as_mut().take(LONGEST_LINE);
-            let read = limited.read_until(b'\n', &mut self.current).map_err(|error| self.damaged(&error))?;
-            if read == 0 {
+            if self.next == self.block.len() && !self.next_block()? {
                 return Ok(false);
             }
-            if read as u64 == LONGEST_LINE {
-                return Err(self.problem(format!("this line is longer than {LONGEST_LINE} bytes")));
+            let mut start = self.next;
+            let length = line_length(&self.block.as_bytes()[start..]);
+            self.next += length;
+            if length >= LONGEST_LINE {
+                return Err(self.too_long());
             }
-            if self.number == 1 && self.current.starts_with(b"\xef\xbb\xbf") {
-                self.current.drain(..3);
+            if self.number == 1 && self.block.starts_with('\u{feff}') {
+                start += '\u{feff}'.len_utf8();
             }
-            let end = self.current.trim_ascii_end().len();
-            self.current.truncate(end);
-            if std::str::from_utf8(&self.current).is_err() {
-                return Err(self.problem("this line is not UTF-8 text".to_owned()));
-            }
-            if end > 0 {
+            let end = start + self.block[start..self.next].trim_ascii_end().len();
+            self.current = (start, end);
+            if end > start {
                 return Ok(true);
+            }
+        }
+    }
+
+    /// Reads on until there is at least one whole line; false at the end of the file.
+    fn next_block(&mut self) -> Result<bool, TraceError> {
+        match mem::replace(&mut self.after, After::End) {
+            After::More => {}
+            After::End => return Ok(false),
+            After::TooLong => return Err(self.too_long()),
+            After::NotText => return Err(self.problem("this line is not UTF-8 text".to_owned())),
+            After::Damaged(error) => return Err(self.damaged(&error)),
+        }
+        let mut bytes = mem::take(&mut self.block).into_bytes();
+        bytes.clear();
+        bytes.append(&mut self.cut_off);
+        self.next = 0;
+        let (whole, after) = self.read_lines(&mut bytes);
+        self.cut_off.extend_from_slice(&bytes[whole..]);
+        bytes.truncate(whole);
+        self.after = after;
+        self.block = String::from_utf8(bytes).unwrap_or_else(|error| {
+            // The lines before the one that is no text are good, and come first.
+            self.after = After::NotText;
+            let good = error.utf8_error().valid_up_to();
+            let mut bytes = error.into_bytes();
+            bytes.truncate(whole_lines(&bytes[..good]));
+            String::from_utf8(bytes).unwrap_or_default()
+        });
+        if self.block.is_empty() { self.next_block() } else { Ok(true) }
+    }
+
+    /// Adds to `bytes` until they hold a whole line: where the last one ends, and what follows it.
+    fn read_lines(&mut self, bytes: &mut Vec<u8>) -> (usize, After) {
+        loop {
+            let before = bytes.len();
+            bytes.reserve(BLOCK);
+            match self.source.as_mut().take(BLOCK as u64).read_to_end(bytes) {
+                Ok(BLOCK) => {}
+                Ok(_) => return (bytes.len(), After::End),
+                Err(error) => return (whole_lines(bytes), After::Damaged(error)),
+            }
+            let whole = before + whole_lines(&bytes[before..]);
+            if whole > before {
+                return (whole, After::More);
+            }
+            if bytes.len() >= LONGEST_LINE {
+                return (0, After::TooLong);
             }
         }
     }
 
     /// The current line, without white space at its end.
     pub(super) fn text(&self) -> &str {
-        // `advance` has refused every line that is not UTF-8, so the default is never taken.
-        std::str::from_utf8(&self.current).unwrap_or_default()
+        match &self.from_ahead {
+            Some(line) => line,
+            None => &self.block[self.current.0..self.current.1],
+        }
     }
 
-    fn damaged(&self, error: &std::io::Error) -> TraceError {
+    fn too_long(&self) -> TraceError {
+        self.problem(format!("this line is longer than {LONGEST_LINE} bytes"))
+    }
+
+    fn damaged(&self, error: &io::Error) -> TraceError {
         self.problem(match error.kind() {
             ErrorKind::UnexpectedEof => "the compressed data break off here; is the file whole?".to_owned(),
             _ => format!("the data cannot be read on from here: {error}"),
@@ -121,4 +208,16 @@ impl Lines {
     pub(super) fn unrecognised(&self, first_line: &str) -> TraceError {
         TraceError::Unrecognised { file: self.file.clone(), first_line: quoted(first_line) }
     }
+}
+
+/// Length of the first line of `bytes`, its end included.
+fn line_length(mut bytes: &[u8]) -> usize {
+    // Skipping in a slice cannot fail; it is how the standard library offers its quick search for a byte.
+    let length = bytes.len();
+    bytes.skip_until(b'\n').unwrap_or(length)
+}
+
+/// Length of the whole lines of `bytes`.
+fn whole_lines(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |place| place + 1)
 }

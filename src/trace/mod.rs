@@ -1,7 +1,7 @@
 //! Traces: bytes to requests. One format, one file.
 //!
 //! Knows files, compression, columns and the order of rows. Does not know replicas, rates or how a trace
-//! is replayed. A new format is one file with a `read` and a `recognises`, and one entry in [`FORMATS`].
+//! is replayed. A new format is one file with a `rows` and a `recognises`, and one entry in [`FORMATS`].
 
 mod azure;
 mod columns;
@@ -32,7 +32,7 @@ use crate::request::Content;
 use crate::time::Time;
 use error::nearest;
 use lines::Lines;
-use rows::Rows;
+use rows::{NextRow, Rows};
 
 /// One request as it was recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,7 +111,8 @@ pub struct FormatInfo {
     /// Whether a file that opens with these two lines is of this format. The first is never blank, the
     /// second is empty if there is none.
     recognises: fn(&str, &str) -> bool,
-    read: fn(&mut Lines, &mut Rows) -> Result<(), TraceError>,
+    /// Reads the header, if the format has one, and knows from then on how to take rows from lines.
+    rows: fn(&mut Lines) -> Result<NextRow, TraceError>,
 }
 
 /// Every format, in the order in which they are tried on a file of unknown format.
@@ -121,28 +122,28 @@ pub const FORMATS: &[FormatInfo] = &[
         description: "Azure LLM inference trace 2023 (CSV): local times with seven digits, no prefixes",
         columns: "TIMESTAMP, ContextTokens, GeneratedTokens",
         recognises: azure::recognises_2023,
-        read: azure::read_2023,
+        rows: azure::rows_2023,
     },
     FormatInfo {
         name: "azure-2024",
         description: "Azure LLM inference trace 2024 (CSV): as 2023, but the zone is written, +00:00",
         columns: "TIMESTAMP, ContextTokens, GeneratedTokens",
         recognises: azure::recognises_2024,
-        read: azure::read_2024,
+        rows: azure::rows_2024,
     },
     FormatInfo {
         name: "mooncake",
         description: "Mooncake FAST'25 (JSON lines): milliseconds, prefixes as ids of 512-token blocks",
         columns: "timestamp, input_length, output_length, hash_ids",
         recognises: mooncake::recognises,
-        read: mooncake::read,
+        rows: mooncake::rows,
     },
     FormatInfo {
         name: "tailcast-csv",
         description: "tailcast's own CSV: columns by name, in any order",
         columns: "arrived_s, prompt_tokens, output_tokens, [max_tokens, session, priority, prefix, prefix_tokens]",
         recognises: plain_csv::recognises,
-        read: plain_csv::read,
+        rows: plain_csv::rows,
     },
     FormatInfo {
         name: "tailcast-jsonl",
@@ -150,7 +151,7 @@ pub const FORMATS: &[FormatInfo] = &[
         columns: "arrived_s, prompt_tokens, output_tokens, [max_tokens, session, priority, prefix, \
                   prefix_tokens, blocks]",
         recognises: plain_jsonl::recognises,
-        read: plain_jsonl::read,
+        rows: plain_jsonl::rows,
     },
 ];
 
@@ -161,13 +162,19 @@ pub const FORMATS: &[FormatInfo] = &[
 /// # Errors
 /// Whatever keeps the file from being a trace, with the file, the line and the column.
 pub fn read(path: &Path, format: Option<&str>) -> Result<Trace, TraceError> {
-    let (file, bytes, format) = open_file(path, format)?;
-    read_from(file, bytes, format)
+    all(open(path, format)?)
 }
 
-type Opened = (String, BufReader<File>, Option<&'static FormatInfo>);
+/// Opens the trace in `path` to be read piece by piece, so that it need not fit into the memory; otherwise
+/// as [`read`] does, but that the file's rows must be in order of time.
+///
+/// # Errors
+/// Whatever keeps the file from being opened as a trace; errors of single rows come with their turn.
+pub fn stream(path: &Path, format: Option<&str>) -> Result<TraceStream, TraceError> {
+    open(path, format).map(TraceStream::new)
+}
 
-fn open_file(path: &Path, format: Option<&str>) -> Result<Opened, TraceError> {
+fn open(path: &Path, format: Option<&str>) -> Result<Rows, TraceError> {
     let file = path.display().to_string();
     // The name is checked first, so that a misspelt one is told without reading anything.
     let format = format.map(by_name).transpose()?;
@@ -176,7 +183,7 @@ fn open_file(path: &Path, format: Option<&str>) -> Result<Opened, TraceError> {
     if opened.metadata().map_err(cannot)?.is_dir() {
         return Err(TraceError::Folder { file });
     }
-    Ok((file, BufReader::with_capacity(1 << 16, opened), format))
+    rows_of(file.clone(), BufReader::with_capacity(1 << 16, opened), format)
 }
 
 fn by_name(name: &str) -> Result<&'static FormatInfo, TraceError> {
@@ -186,24 +193,11 @@ fn by_name(name: &str) -> Result<&'static FormatInfo, TraceError> {
     })
 }
 
-fn read_from(
+fn rows_of(
     file: String,
-    bytes: impl BufRead + 'static,
+    bytes: impl BufRead + Send + 'static,
     format: Option<&'static FormatInfo>,
-) -> Result<Trace, TraceError> {
-    let (mut lines, format) = open(file, bytes, format)?;
-    let mut rows = Rows::default();
-    (format.read)(&mut lines, &mut rows)?;
-    let (rows, notes) = rows.finish(lines.file())?;
-    Ok(Trace { format: format.name, rows, notes })
-}
-
-/// The lines of a file, and its format.
-fn open(
-    file: String,
-    bytes: impl BufRead + 'static,
-    format: Option<&'static FormatInfo>,
-) -> Result<(Lines, &'static FormatInfo), TraceError> {
+) -> Result<Rows, TraceError> {
     let text = compression::open(bytes).map_err(|source| TraceError::Open { file: file.clone(), source })?;
     let mut lines = Lines::new(file, text);
     let (first, second) = lines.opening()?;
@@ -212,5 +206,21 @@ fn open(
     }
     let recognised = || FORMATS.iter().find(|format| (format.recognises)(&first, &second));
     let format = format.or_else(recognised).ok_or_else(|| lines.unrecognised(&first))?;
-    Ok((lines, format))
+    Rows::new(format, lines)
+}
+
+fn all(rows: Rows) -> Result<Trace, TraceError> {
+    let format = rows.format();
+    let (rows, notes) = rows.sorted()?;
+    Ok(Trace { format, rows, notes })
+}
+
+/// Reads `bytes` as [`read`] does a file.
+#[cfg(test)]
+fn read_from(
+    file: String,
+    bytes: impl BufRead + Send + 'static,
+    format: Option<&'static FormatInfo>,
+) -> Result<Trace, TraceError> {
+    all(rows_of(file, bytes, format)?)
 }

@@ -45,25 +45,29 @@ pub(super) fn seconds(text: &str) -> Result<i128, &'static str> {
     if seconds > u128::from(u32::MAX) {
         return Err("at most 4294967295 seconds");
     }
-    Ok(seconds as i128 * PS_PER_S + fraction_ps(fraction).ok_or(EXPECTED)??)
+    Ok(seconds as i128 * PS_PER_S + fraction_ps(fraction.as_bytes()).ok_or(EXPECTED)??)
 }
 
 /// Digits after the point of a number of seconds to picoseconds: none where there is another character, an
 /// expectation where there are more digits than a picosecond has.
-pub(super) fn fraction_ps(digits: &str) -> Option<Result<i128, &'static str>> {
-    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
+pub(super) fn fraction_ps(digits: &[u8]) -> Option<Result<i128, &'static str>> {
+    let (counted, beyond) = digits.split_at(digits.len().min(PS_DIGITS));
+    let mut ps: u64 = 0;
+    for &byte in counted {
+        ps = ps * 10 + u64::from(digit(byte)?);
     }
-    let padding = digits.bytes().skip(PS_DIGITS);
-    if padding.clone().any(|byte| byte != b'0') {
-        return Some(Err("at most 12 digits after the point (a picosecond)"));
+    ps *= 10u64.pow((PS_DIGITS - counted.len()) as u32);
+    let mut finer = false;
+    for &byte in beyond {
+        finer |= digit(byte)? > 0;
     }
-    let mut ps = 0;
-    for place in 0..PS_DIGITS {
-        let digit = digits.as_bytes().get(place).map_or(0, |byte| byte - b'0');
-        ps = ps * 10 + i128::from(digit);
-    }
-    Some(Ok(ps))
+    Some(if finer { Err("at most 12 digits after the point (a picosecond)") } else { Ok(i128::from(ps)) })
+}
+
+/// The value of a decimal digit.
+pub(super) fn digit(byte: u8) -> Option<u8> {
+    let digit = byte.wrapping_sub(b'0');
+    (digit <= 9).then_some(digit)
 }
 
 /// Digits and nothing else; numbers past 128 bits count as the largest, which every caller refuses.
@@ -71,13 +75,16 @@ fn whole(text: &str) -> Option<u128> {
     if text.is_empty() {
         return None;
     }
-    let mut number: u128 = 0;
-    for byte in text.bytes() {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        number = number.saturating_mul(10).saturating_add(u128::from(digit));
+    // The first digits fit into 64 bits, whatever they are, and there are seldom more.
+    const FIT: usize = u64::MAX.ilog10() as usize;
+    let (front, rest) = text.as_bytes().split_at(text.len().min(FIT));
+    let mut number: u64 = 0;
+    for &byte in front {
+        number = number * 10 + u64::from(digit(byte)?);
+    }
+    let mut number = u128::from(number);
+    for &byte in rest {
+        number = number.saturating_mul(10).saturating_add(u128::from(digit(byte)?));
     }
     Some(number)
 }

@@ -4,12 +4,12 @@
 //! does not say. Does not know blocks: a row names at most one shared prefix.
 
 use super::TraceRow;
-use super::columns::Header;
+use super::columns::Columns;
 use super::content::{IDENTITY_EXPECTED, prefix};
 use super::error::TraceError;
 use super::lines::Lines;
 use super::numbers::{identity, limit, priority, seconds, tokens};
-use super::rows::Rows;
+use super::rows::{NextRow, Recorded};
 use crate::request::Content;
 use crate::time::Time;
 
@@ -32,11 +32,14 @@ pub(super) fn recognises(header: &str, _row: &str) -> bool {
     has("arrived_s") || has("prompt_tokens") && has("output_tokens")
 }
 
-pub(super) fn read(lines: &mut Lines, rows: &mut Rows) -> Result<(), TraceError> {
-    let mut row = Header::read(lines, &REQUIRED, &OPTIONAL)?;
-    while row.advance(lines)? {
-        let fields = Fields { lines, row: &row };
-        let arrived = fields.required(ARRIVED, seconds)?;
+pub(super) fn rows(lines: &mut Lines) -> Result<NextRow, TraceError> {
+    let mut columns = Columns::read(lines, &REQUIRED, &OPTIONAL)?;
+    Ok(Box::new(move |lines| {
+        if !columns.advance(lines)? {
+            return Ok(None);
+        }
+        let fields = Fields { lines, columns: &columns };
+        let arrived_ps = fields.required(ARRIVED, seconds)?;
         let prompt_tokens = fields.required(PROMPT, tokens)?;
         let row = TraceRow {
             arrived: Time::ZERO,
@@ -47,26 +50,25 @@ pub(super) fn read(lines: &mut Lines, rows: &mut Rows) -> Result<(), TraceError>
             session: fields.optional(SESSION, identity)?,
             priority: fields.optional(PRIORITY, priority)?.unwrap_or(0),
         };
-        rows.push(lines, arrived, row)?;
-    }
-    Ok(())
+        Ok(Some(Recorded { arrived_ps, row }))
+    }))
 }
 
 /// The values of one row.
 struct Fields<'a> {
     lines: &'a Lines,
-    row: &'a Header,
+    columns: &'a Columns,
 }
 
 type Parse<T> = fn(&str) -> Result<T, &'static str>;
 
 impl Fields<'_> {
     fn required<T>(&self, column: usize, parse: Parse<T>) -> Result<T, TraceError> {
-        parse(self.row.get(column)).map_err(|expected| self.wrong(column, expected))
+        parse(self.columns.get(self.lines, column)).map_err(|expected| self.wrong(column, expected))
     }
 
     fn optional<T>(&self, column: usize, parse: Parse<T>) -> Result<Option<T>, TraceError> {
-        if self.row.get(column).is_empty() {
+        if self.columns.get(self.lines, column).is_empty() {
             return Ok(None);
         }
         self.required(column, parse).map(Some)
@@ -89,6 +91,6 @@ impl Fields<'_> {
 
     fn wrong(&self, column: usize, expected: impl Into<String>) -> TraceError {
         let name = REQUIRED.iter().chain(&OPTIONAL).nth(column).copied().unwrap_or_default();
-        self.lines.value(name, expected, self.row.get(column))
+        self.lines.value(name, expected, self.columns.get(self.lines, column))
     }
 }

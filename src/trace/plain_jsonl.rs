@@ -11,7 +11,7 @@ use super::error::TraceError;
 use super::json::Object;
 use super::lines::Lines;
 use super::numbers::{identity, limit, priority, seconds, tokens};
-use super::rows::Rows;
+use super::rows::{NextRow, Recorded};
 use crate::request::Content;
 use crate::time::Time;
 
@@ -24,25 +24,27 @@ pub(super) fn recognises(first: &str, _second: &str) -> bool {
     first.starts_with('{') && (has("arrived_s") || has("prompt_tokens") && has("output_tokens"))
 }
 
-pub(super) fn read(lines: &mut Lines, rows: &mut Rows) -> Result<(), TraceError> {
-    while lines.advance()? {
-        let object = Object::read(lines, &REQUIRED, &OPTIONAL)?;
-        let required = |key: &str| object.number(key, tokens)?.ok_or_else(|| lines.missing(key));
-        let arrived = object.digits("arrived_s").map_or(Err("decimal seconds, such as 12.345"), seconds);
-        let arrived = arrived.map_err(|expected| object.wrong("arrived_s", expected))?;
-        let prompt_tokens = required("prompt_tokens")?;
-        let row = TraceRow {
-            arrived: Time::ZERO,
-            prompt_tokens,
-            output_tokens: required("output_tokens")?,
-            max_tokens: object.number("max_tokens", limit)?,
-            content: content(&object, prompt_tokens)?,
-            session: object.number("session", identity)?,
-            priority: object.number("priority", priority)?.unwrap_or(0),
-        };
-        rows.push(lines, arrived, row)?;
-    }
-    Ok(())
+pub(super) fn rows(_lines: &mut Lines) -> Result<NextRow, TraceError> {
+    Ok(Box::new(|lines| if lines.advance()? { row(lines).map(Some) } else { Ok(None) }))
+}
+
+/// The row on the current line.
+fn row(lines: &Lines) -> Result<Recorded, TraceError> {
+    let object = Object::read(lines, &REQUIRED, &OPTIONAL)?;
+    let required = |key: &str| object.number(key, tokens)?.ok_or_else(|| lines.missing(key));
+    let arrived = object.digits("arrived_s").map_or(Err("decimal seconds, such as 12.345"), seconds);
+    let arrived_ps = arrived.map_err(|expected| object.wrong("arrived_s", expected))?;
+    let prompt_tokens = required("prompt_tokens")?;
+    let row = TraceRow {
+        arrived: Time::ZERO,
+        prompt_tokens,
+        output_tokens: required("output_tokens")?,
+        max_tokens: object.number("max_tokens", limit)?,
+        content: content(&object, prompt_tokens)?,
+        session: object.number("session", identity)?,
+        priority: object.number("priority", priority)?.unwrap_or(0),
+    };
+    Ok(Recorded { arrived_ps, row })
 }
 
 fn content(object: &Object, prompt_tokens: u32) -> Result<Content, TraceError> {

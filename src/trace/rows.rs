@@ -1,115 +1,108 @@
-//! Rows on their way from a reader into a trace, or out of it again in chunks: counted, sorted, set to start at
-//! zero.
+//! Rows on their way from a format into a trace: counted, set against the first one, put in order.
 //!
 //! Knows the order of time. Does not know where a row came from.
 
-use std::sync::mpsc::SyncSender;
-
 use super::error::TraceError;
 use super::lines::Lines;
-use super::{Notes, TraceRow};
+use super::{FormatInfo, Notes, TraceRow};
 use crate::time::{Span, Time};
 
 /// Times while the earliest row is not yet known: this stands for the time of the file's first row.
-const FIRST: i128 = 1 << 63;
+pub(super) const FIRST: Time = Time::from_ps(1 << 63);
 
-/// Collects the rows of one file.
-#[derive(Default)]
-pub(super) struct Rows {
-    rows: Vec<TraceRow>,
-    /// Time of the first row, in the reader's own count of picoseconds.
-    first: Option<i128>,
-    /// Latest time yet, counted as in `rows`.
-    latest: Time,
-    notes: Notes,
-    /// Where chunks go as soon as they are full, instead of being kept.
-    chunks: Option<SyncSender<Vec<TraceRow>>>,
+/// A row as its format gives it.
+pub(super) struct Recorded {
+    /// When it came, by any clock that the whole file shares.
+    pub(super) arrived_ps: i128,
+    /// The row, but for `arrived`, which is set here.
+    pub(super) row: TraceRow,
 }
 
-/// Rows that are handed on together.
-const CHUNK: usize = 4_096;
+/// What a format does with a file: each call takes the lines of one row; none at the end.
+pub(super) type NextRow = Box<dyn FnMut(&mut Lines) -> Result<Option<Recorded>, TraceError> + Send>;
+
+/// The rows of one file in its own order, without those that produced nothing.
+pub(super) struct Rows {
+    format: &'static FormatInfo,
+    lines: Lines,
+    next_row: NextRow,
+    /// Time of the first row, in the format's own count of picoseconds.
+    first_ps: Option<i128>,
+    /// Latest time yet.
+    latest: Time,
+    /// What was met so far; equal times are counted by who knows the order.
+    notes: Notes,
+}
 
 impl Rows {
-    /// Adds the row of the current line, which came at `arrived_ps` by any clock that the whole file
-    /// shares; `row.arrived` is set here. A row without output is counted only.
-    pub(super) fn push(&mut self, lines: &Lines, arrived_ps: i128, row: TraceRow) -> Result<(), TraceError> {
-        self.notes.rows_read += 1;
-        if row.output_tokens == 0 {
-            self.notes.output_zero_skipped += 1;
-            return Ok(());
+    /// Rows of `lines`, whose header, if the format has one, is read here.
+    pub(super) fn new(format: &'static FormatInfo, mut lines: Lines) -> Result<Rows, TraceError> {
+        let next_row = (format.rows)(&mut lines)?;
+        Ok(Rows { format, lines, next_row, first_ps: None, latest: Time::ZERO, notes: Notes::default() })
+    }
+
+    /// The next row that produced something, its time counted so that the first one's is [`FIRST`].
+    pub(super) fn next(&mut self) -> Result<Option<TraceRow>, TraceError> {
+        while let Some(Recorded { arrived_ps, row }) = (self.next_row)(&mut self.lines)? {
+            self.notes.rows_read += 1;
+            if row.output_tokens == 0 {
+                self.notes.output_zero_skipped += 1;
+                continue;
+            }
+            let since_first = arrived_ps - *self.first_ps.get_or_insert(arrived_ps);
+            let Ok(arrived) = u64::try_from(since_first + i128::from(FIRST.as_ps())) else {
+                let problem = "this row lies more than 106 days from the first, more than can be simulated";
+                return Err(self.problem(problem));
+            };
+            let arrived = Time::from_ps(arrived);
+            self.notes.out_of_order += u64::from(arrived < self.latest);
+            self.latest = self.latest.max(arrived);
+            return Ok(Some(TraceRow { arrived, ..row }));
         }
-        let first = *self.first.get_or_insert(arrived_ps);
-        if self.chunks.is_some() {
-            return self.hand_on(lines, arrived_ps - first, row);
-        }
-        let Ok(arrived) = u64::try_from(arrived_ps - first + FIRST) else {
-            let problem = "this row lies more than 106 days from the first, more than can be simulated";
-            return Err(lines.problem(problem.to_owned()));
+        Ok(None)
+    }
+
+    /// Name of the format they are read as.
+    pub(super) fn format(&self) -> &'static str {
+        self.format.name
+    }
+
+    /// What was met so far, but for equal times.
+    pub(super) fn notes(&self) -> Notes {
+        self.notes
+    }
+
+    /// An error about the line of the row given last.
+    pub(super) fn problem(&self, problem: &str) -> TraceError {
+        self.lines.problem(problem.to_owned())
+    }
+
+    /// What is wrong with a file that has come to its end without giving a row.
+    pub(super) fn nothing(&self) -> TraceError {
+        let reason = match self.notes.rows_read {
+            0 => "there is no row below the header",
+            _ => "no row produced a token",
         };
-        let arrived = Time::from_ps(arrived);
-        self.notes.out_of_order += u64::from(arrived < self.latest);
-        self.latest = self.latest.max(arrived);
-        self.rows.push(TraceRow { arrived, ..row });
-        Ok(())
+        TraceError::NoRequests { file: self.lines.file().to_owned(), reason }
     }
 
-    /// Rows that are handed on in chunks: they must come in order of time.
-    pub(super) fn in_chunks(chunks: SyncSender<Vec<TraceRow>>) -> Rows {
-        Rows { chunks: Some(chunks), ..Rows::default() }
-    }
-
-    fn hand_on(&mut self, lines: &Lines, since_first_ps: i128, row: TraceRow) -> Result<(), TraceError> {
-        let arrived = u64::try_from(since_first_ps).map(Time::from_ps);
-        let Some(arrived) = arrived.ok().filter(|&arrived| arrived >= self.latest) else {
-            let problem = "this row lies before the one above it, which a trace that is streamed cannot: sort the file \
-                           by time, or leave out `streamed`";
-            return Err(lines.problem(problem.to_owned()));
-        };
-        self.notes.duplicate_times +=
-            u64::from(self.notes.rows_read - self.notes.output_zero_skipped > 1 && arrived == self.latest);
-        self.latest = arrived;
-        self.rows.push(TraceRow { arrived, ..row });
-        if self.rows.len() == CHUNK { self.send() } else { Ok(()) }
-    }
-
-    fn send(&mut self) -> Result<(), TraceError> {
-        let chunk = std::mem::replace(&mut self.rows, Vec::with_capacity(CHUNK));
-        match &self.chunks {
-            Some(chunks) => chunks.send(chunk).map_err(|_| TraceError::Abandoned),
-            None => Ok(()),
-        }
-    }
-
-    /// Hands on what is left of a trace in chunks.
-    pub(super) fn finish_chunks(mut self, lines: &Lines) -> Result<Notes, TraceError> {
-        let file = lines.file().to_owned();
-        if self.notes.rows_read == 0 {
-            return Err(TraceError::NoRequests { file, reason: "there is no row below the header" });
-        }
-        if self.first.is_none() {
-            return Err(TraceError::NoRequests { file, reason: "no row produced a token" });
-        }
-        self.send()?;
-        Ok(self.notes)
-    }
-
-    /// The rows in order of time, from zero.
-    pub(super) fn finish(mut self, file: &str) -> Result<(Vec<TraceRow>, Notes), TraceError> {
-        let no_requests = |reason| TraceError::NoRequests { file: file.to_owned(), reason };
-        if self.notes.rows_read == 0 {
-            return Err(no_requests("there is no row below the header"));
+    /// All rows in order of time, from zero.
+    pub(super) fn sorted(mut self) -> Result<(Vec<TraceRow>, Notes), TraceError> {
+        let mut rows = Vec::new();
+        while let Some(row) = self.next()? {
+            rows.push(row);
         }
         if self.notes.out_of_order > 0 {
-            self.rows.sort_by_key(|row| row.arrived);
+            rows.sort_by_key(|row| row.arrived);
         }
-        let earliest = self.rows.first().ok_or_else(|| no_requests("no row produced a token"))?.arrived;
+        let earliest = rows.first().ok_or_else(|| self.nothing())?.arrived;
         let mut before = None;
-        for row in &mut self.rows {
+        for row in &mut rows {
             let since: Span = row.arrived.since(earliest);
             row.arrived = Time::ZERO + since;
             self.notes.duplicate_times += u64::from(before == Some(row.arrived));
             before = Some(row.arrived);
         }
-        Ok((self.rows, self.notes))
+        Ok((rows, self.notes))
     }
 }

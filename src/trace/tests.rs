@@ -7,6 +7,7 @@ use crate::request::ContentRun;
 
 mod real;
 mod samples;
+mod streaming;
 
 /// Reads `bytes` as if from a file named t.
 fn read_bytes(bytes: &[u8], format: Option<&str>) -> Result<Trace, TraceError> {
