@@ -20,6 +20,8 @@ pub(crate) struct Heard {
 impl Observer for Heard {
     fn steps(&mut self, run: &StepRun<'_>) {
         self.steps.extend(run.singles());
+        // Forty requests of at most 160 tokens end long before.
+        assert!(self.steps.len() < 1_000_000, "an engine goes round for ever");
     }
 
     fn token_gaps(&mut self, gaps: &GapRun) {
