@@ -41,8 +41,10 @@ impl Rows {
         Ok(Rows { format, lines, next_row, first_ps: None, latest: Time::ZERO, notes: Notes::default() })
     }
 
-    /// The next row that produced something, its time counted so that the first one's is [`FIRST`].
-    pub(super) fn next(&mut self) -> Result<Option<TraceRow>, TraceError> {
+    /// Adds the next row that produced something to `rows`, its time counted so that the first one's is
+    /// [`FIRST`]; false at the end. (A row goes straight to its place, for moving it costs as much as reading
+    /// it.)
+    pub(super) fn next(&mut self, rows: &mut Vec<TraceRow>) -> Result<bool, TraceError> {
         while let Some(Recorded { arrived_ps, row }) = (self.next_row)(&mut self.lines)? {
             self.notes.rows_read += 1;
             if row.output_tokens == 0 {
@@ -57,9 +59,10 @@ impl Rows {
             let arrived = Time::from_ps(arrived);
             self.notes.out_of_order += u64::from(arrived < self.latest);
             self.latest = self.latest.max(arrived);
-            return Ok(Some(TraceRow { arrived, ..row }));
+            rows.push(TraceRow { arrived, ..row });
+            return Ok(true);
         }
-        Ok(None)
+        Ok(false)
     }
 
     /// Name of the format they are read as.
@@ -89,9 +92,7 @@ impl Rows {
     /// All rows in order of time, from zero.
     pub(super) fn sorted(mut self) -> Result<(Vec<TraceRow>, Notes), TraceError> {
         let mut rows = Vec::new();
-        while let Some(row) = self.next()? {
-            rows.push(row);
-        }
+        while self.next(&mut rows)? {}
         if self.notes.out_of_order > 0 {
             rows.sort_by_key(|row| row.arrived);
         }

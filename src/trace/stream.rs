@@ -13,7 +13,7 @@ const CHUNK: usize = 4_096;
 /// Requests that a run can number.
 const MOST_ROWS: u64 = u32::MAX as u64 + 1;
 
-/// The rows of a trace in order of time, read as they are asked for. See [`super::stream`].
+/// The rows of a trace in order of time, read as they are asked for. See [`super::stream()`].
 pub struct TraceStream {
     rows: Rows,
     given: u64,
@@ -35,53 +35,49 @@ impl TraceStream {
         TraceStream { most: u64::from(requests), ..self }
     }
 
-    /// The next row, its arrival counted from the first; none at the end, and after an error.
+    /// Clears `rows` and fills it with the next few thousand, their arrivals counted from the first row;
+    /// false when there were none left. After an error `rows` holds those before it, and nothing follows.
     ///
     /// # Errors
     /// Those of [`super::read`], each when its row's turn comes, and a row that came before an earlier one.
-    pub fn next_row(&mut self) -> Result<Option<TraceRow>, TraceError> {
-        if self.ended || self.given == self.most {
-            return Ok(None);
-        }
-        let next = self.checked();
-        self.ended = !matches!(next, Ok(Some(_)));
-        next
-    }
-
-    fn checked(&mut self) -> Result<Option<TraceRow>, TraceError> {
-        let Some(mut row) = self.rows.next()? else {
-            return if self.given == 0 { Err(self.rows.nothing()) } else { Ok(None) };
-        };
-        if self.rows.notes().out_of_order > 0 {
-            return Err(self.rows.problem(
-                "this row came before an earlier one, and a trace that is streamed cannot be sorted; sort the \
-                 file by time, or leave out `streamed`",
-            ));
-        }
-        if self.given == MOST_ROWS {
-            return Err(self.rows.problem("more requests than can be numbered (4294967296)"));
-        }
-        // The first row is the earliest, as all are in order.
-        row.arrived = Time::ZERO + row.arrived.since(FIRST);
-        self.duplicate_times += u64::from(self.given > 0 && row.arrived == self.before);
-        self.before = row.arrived;
-        self.given += 1;
-        Ok(Some(row))
-    }
-
-    /// Clears `rows` and fills it with the next few thousand; false when there were none left. After an
-    /// error `rows` holds those before it.
-    ///
-    /// # Errors
-    /// Those of [`TraceStream::next_row`].
     pub fn next_chunk(&mut self, rows: &mut Vec<TraceRow>) -> Result<bool, TraceError> {
         rows.clear();
-        while rows.len() < CHUNK
-            && let Some(row) = self.next_row()?
-        {
-            rows.push(row);
+        while rows.len() < CHUNK && !self.ended && self.given < self.most {
+            // An error ends the stream as well.
+            self.ended = true;
+            self.ended = !self.next(rows)?;
         }
         Ok(!rows.is_empty())
+    }
+
+    /// Adds the next row to `rows`; false at the end.
+    fn next(&mut self, rows: &mut Vec<TraceRow>) -> Result<bool, TraceError> {
+        if !self.rows.next(rows)? {
+            return if self.given == 0 { Err(self.rows.nothing()) } else { Ok(false) };
+        }
+        if let Some(problem) = self.refused() {
+            rows.pop();
+            return Err(self.rows.problem(problem));
+        }
+        if let Some(row) = rows.last_mut() {
+            // The first row is the earliest, as all are in order.
+            row.arrived = Time::ZERO + row.arrived.since(FIRST);
+            self.duplicate_times += u64::from(self.given > 0 && row.arrived == self.before);
+            self.before = row.arrived;
+        }
+        self.given += 1;
+        Ok(true)
+    }
+
+    /// Why a stream cannot give the row that was just read, if so.
+    fn refused(&self) -> Option<&'static str> {
+        if self.rows.notes().out_of_order > 0 {
+            return Some(
+                "this row came before an earlier one, and a trace that is streamed cannot be sorted; sort the \
+                 file by time, or leave out `streamed`",
+            );
+        }
+        (self.given == MOST_ROWS).then_some("more requests than can be numbered (4294967296)")
     }
 
     /// What was odd about the file as far as it was read.
