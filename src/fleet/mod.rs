@@ -89,6 +89,8 @@ pub struct Fleet<O> {
     agenda: Agenda<Moment>,
     pending: Pending,
     delivered: u64,
+    /// Orders requests of one priority: no two front ends' clocks read the same.
+    last_arrival_order: u64,
     now: Time,
     /// When the last request ended, as its gateway saw it.
     last_end: Time,
@@ -167,6 +169,7 @@ impl<O: Observer + Send> Fleet<O> {
             agenda: Agenda::default(),
             pending: Pending::default(),
             delivered: 0,
+            last_arrival_order: 0,
             now: Time::ZERO,
             last_end: Time::ZERO,
             listening,
@@ -352,7 +355,9 @@ impl<O: Observer + Send> Fleet<O> {
         let gateway = &mut self.gateways[gateway];
         gateway.view.sent(server);
         gateway.router.committed(arrival, server, self.now);
-        request.arrival_order = arrived.as_ps();
+        // Two of the very same rank would preempt each other for ever in vLLM, whose clocks tell them apart.
+        self.last_arrival_order = arrived.as_ps().max(self.last_arrival_order + 1);
+        request.arrival_order = self.last_arrival_order;
         let replica = &mut self.lanes[server].replica;
         replica.deliver(arrived + network.frontend, self.delivered, Input::Add(request));
         self.delivered += 1;

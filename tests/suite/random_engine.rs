@@ -118,7 +118,8 @@ fn offer(number: u32) -> impl Strategy<Value = Offer> {
                         output_tokens,
                         max_tokens,
                         priority,
-                        arrival_order: at_us,
+                        // Unique, as a clock's readings are: equals of one priority preempt each other for ever.
+                        arrival_order: at_us * 64 + u64::from(number),
                         content: Content::from_runs([shared, more]),
                         remote_tokens: 0,
                     },
