@@ -14,10 +14,12 @@ use rayon::prelude::*;
 
 mod due;
 mod lane;
+mod listening;
 mod pending;
 
 use due::Due;
 use lane::{Lane, Look};
+use listening::Listening;
 use pending::Pending;
 
 use crate::agenda::{Agenda, Kind};
@@ -97,25 +99,7 @@ pub struct Fleet<O> {
     listening: Listening,
 }
 
-/// Who waits for what replicas say, so that nobody else pays for it.
-#[derive(Clone, Copy, Debug)]
-struct Listening {
-    /// Some policy hears of ends.
-    ends: bool,
-    /// Some policy hears of first tokens.
-    first_tokens: bool,
-    /// What is heard may cause something at once: a held request goes out, a client sends again.
-    reacts: bool,
-}
-
-impl Listening {
-    /// Whether responses must reach their gateways in the order of time.
-    fn in_time(self) -> bool {
-        self.ends || self.reacts
-    }
-}
-
-/// What is left when a run has ended.
+/// What is left at the end.
 pub struct Ended<O> {
     /// What each replica's observer has seen.
     pub observers: Vec<O>,
@@ -133,6 +117,9 @@ struct Ends<'a> {
 
 /// Arrivals that are decided before lanes advance, where no policy looks at them.
 const BATCH: usize = 4_096;
+
+/// Lanes live apart between polls, too; waking another thread pays only for so many of them.
+const LANES_A_THREAD: usize = 64;
 
 impl<O: Observer + Send> Fleet<O> {
     /// A fleet at time zero. Each replica comes with its observer and with what operators know of it.
@@ -156,12 +143,7 @@ impl<O: Observer + Send> Fleet<O> {
                 held: VecDeque::new(),
             })
             .collect();
-        let any = |sees: fn(&Sight) -> bool| gateways.iter().any(|gateway| sees(&gateway.sight));
-        let listening = Listening {
-            ends: any(|sight| sight.responses || sight.holds),
-            first_tokens: any(|sight| sight.first_tokens),
-            reacts: any(|sight| sight.holds),
-        };
+        let listening = Listening::of(gateways.iter().map(|gateway| gateway.sight));
         Fleet {
             lanes: lanes.collect(),
             due: Due::new(servers),
@@ -380,15 +362,17 @@ impl<O: Observer + Send> Fleet<O> {
                 }
             }
             Moment::Commit { request, server } => {
-                let Some((gateway, arrival, request)) = self.pending.release(request) else { return };
-                self.commit(gateway, &arrival, request, server);
+                if let Some((gateway, arrival, request)) = self.pending.release(request) {
+                    self.commit(gateway, &arrival, request, server);
+                }
             }
         }
     }
 
     fn poll(&mut self, gateway: usize) {
-        for (server, lane) in self.lanes.iter_mut().enumerate() {
-            lane.advance(self.now);
+        let now = self.now;
+        self.lanes.par_iter_mut().with_min_len(LANES_A_THREAD).for_each(|lane| lane.advance(now));
+        for (server, lane) in self.lanes.iter().enumerate() {
             self.gateways[gateway].view.reported(server, lane.replica.signals(), self.now);
         }
     }

@@ -1,0 +1,32 @@
+//! Who listens to what replicas say.
+//!
+//! Knows what the policies of a fleet read. Does not know how it reaches them.
+
+use crate::router::Sight;
+
+/// Who waits for what replicas say, so that nobody else pays for it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Listening {
+    /// Some policy hears of ends.
+    pub(super) ends: bool,
+    /// Some policy hears of first tokens.
+    pub(super) first_tokens: bool,
+    /// What is heard may cause something at once: a held request goes out, a client sends again.
+    pub(super) reacts: bool,
+}
+
+impl Listening {
+    /// What these gateways want to hear.
+    pub(super) fn of(sights: impl Iterator<Item = Sight>) -> Listening {
+        sights.fold(Listening::default(), |all, sight| Listening {
+            ends: all.ends || sight.responses || sight.holds,
+            first_tokens: all.first_tokens || sight.first_tokens,
+            reacts: all.reacts || sight.holds,
+        })
+    }
+
+    /// Whether responses must reach their gateways in the order of time.
+    pub(super) fn in_time(self) -> bool {
+        self.ends || self.reacts
+    }
+}
