@@ -1,6 +1,5 @@
 //! Off the decode clock: what a sequence would have counted up by now is written back.
 
-use super::decode_clock::Member;
 use super::scheduler::Scheduler;
 use super::sequence::Slot;
 use super::step::{Scheduled, Step};
@@ -9,9 +8,6 @@ impl Scheduler {
     /// A request that ended or lost its place is off the clock's books. `tick` is the next to be composed.
     /// Returns whether it was on the clock, that is part of the step in flight.
     pub(super) fn take_off(&mut self, slot: Slot, tick: u64) -> bool {
-        if !self.clock.active {
-            return false;
-        }
         if self.sequence(slot).on_clock.is_none() {
             return false;
         }
@@ -49,9 +45,13 @@ impl Scheduler {
         sequence.last_token = last_token_at;
         let computed = sequence.computed;
         self.register(slot, computed - in_flight);
-        let mut part = self.part(slot, 1, computed - 1, 0, false, self.config.blocks_for(computed - 1));
-        (part.sampled, part.sampled_before) = (1, sampled - 1);
-        Some(part)
+        Some(self.decode_part(slot, computed - 1, sampled))
+    }
+
+    /// A plain decode with `before` tokens computed, which samples token number `sampled`.
+    fn decode_part(&self, slot: Slot, before: u32, sampled: u32) -> Scheduled {
+        let part = self.part(slot, 1, before, 0, false, self.config.blocks_for(before));
+        Scheduled { sampled: 1, sampled_before: sampled - 1, ..part }
     }
 
     /// Takes everybody off the clock before the step of `tick` is composed; the decodes of the step in flight
@@ -80,15 +80,11 @@ impl Scheduler {
     /// The step of `tick` as the literal scheduler would have composed it: with a part for everybody.
     pub(super) fn spelt_out(&self, tick: u64, step: &Step) -> Step {
         let mut whole = step.clone();
-        let mut members: Vec<Member> = self.clock.phases.iter().flatten().copied().collect();
-        members.sort_unstable();
-        let decodes = members.iter().map(|member| {
+        let decodes = self.clock.phases.iter().flatten().map(|member| {
             let sequence = self.sequence(member.slot);
             let sampled = (sequence.on_clock.unwrap_or_default() + tick as i64) as u32;
             let before = sequence.request.prompt_tokens + sampled - 2;
-            let mut part = self.part(member.slot, 1, before, 0, false, self.config.blocks_for(before));
-            (part.sampled, part.sampled_before) = (1, sampled - 1);
-            part
+            self.decode_part(member.slot, before, sampled)
         });
         whole.scheduled.extend(decodes);
         whole.scheduled.sort_by_key(|part| self.sequence(part.slot).admission);

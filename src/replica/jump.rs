@@ -47,12 +47,6 @@ impl Course {
         }
     }
 
-    /// When the output of the step before number `step` of the run is processed: in asynchronous mode that is
-    /// the step in flight for number 0.
-    fn processed_before(&self, step: u64) -> Time {
-        self.schedule_at(step + u64::from(!matches!(self.regime, Regime::Synchronous)))
-    }
-
     fn gpu_time(&self, steps: u64) -> Span {
         series(self.series.first.gpu, self.series.growth, steps)
     }
@@ -235,8 +229,9 @@ impl Engine {
         let host = course.series.first.host;
         let (gpu, growth) = (course.series.first.gpu, course.series.growth);
         let last_token_at = self.scheduler.clock.last_token_at();
-        // The first output follows one from before the jump; in asynchronous mode it is that of the step in flight.
-        let first = course.processed_before(if self.in_flight.is_empty() { 1 } else { 0 }) - last_token_at;
+        // The first output, in asynchronous mode that of the step in flight, is processed before the second step is
+        // composed, and follows one from before the jump.
+        let first = course.schedule_at(1) - last_token_at;
         listeners.observer.token_gaps(&GapRun { first, growth: Span::ZERO, steps: 1, count });
         let (next, growth) = match course.regime {
             Regime::Synchronous => (host + gpu + growth, growth),

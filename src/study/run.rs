@@ -112,7 +112,8 @@ pub fn jobs(scenario: &Scenario, trace: Option<&Trace>, repetition: u32) -> Resu
             let head = requests.map_or(HEAD, |requests| requests.min(HEAD));
             let mut stream = open_stream(scenario, Some(head), seed)?;
             let jobs = std::iter::from_fn(|| stream.next()).collect();
-            stream.error().map_or(Ok(jobs), Err)?
+            // A stream has its predictions already.
+            return stream.error().map_or(Ok(jobs), |error| Err(error.into()));
         }
     };
     scenario.predictor.predict(&mut jobs, seed);
