@@ -30,14 +30,16 @@ impl Scheduler {
         let sequence = &mut self.sequences[slot as usize];
         // The last token must be computed for its logits, so a fully cached prompt loses a whole block.
         let most = ((sequence.known() - 1) / block_size).min(sequence.findable_blocks());
-        for index in 0..most {
-            let Some(hit) = self.cache.look_up(sequence.key(index)) else { break };
-            self.hits.push(hit);
+        for span in sequence.spans(most).0.iter().take_while(|span| span.start < most) {
+            let blocks = span.end.min(most) - span.start;
+            if self.cache.look_up(span.key, blocks, &mut self.hits) < blocks {
+                break;
+            }
         }
         if self.config.speculation.is_some_and(|speculation| speculation.eagle) {
             self.hits.pop();
         }
-        let hit_tokens = self.hits.len() as u32 * block_size;
+        let hit_tokens = self.hits.len() * block_size;
         let counters = if sequence.preemptions == 0 { 0 } else { 2 };
         step.cache_queries[counters] += u64::from(sequence.known());
         step.cache_queries[counters + 1] += u64::from(hit_tokens);
@@ -68,7 +70,7 @@ impl Scheduler {
         let config = &self.config;
         let sequence = &self.sequences[slot as usize];
         let watermark = if need.admission && !self.running.is_empty() { config.watermark_blocks } else { 0 };
-        let held = (sequence.held.blocks.len() + self.hits.len()) as u32;
+        let held = sequence.held.blocks.len() as u32 + self.hits.len();
         let evictable = self.cache.count_evictable(&self.hits);
         let free = self.cache.free_count();
         let fits = |total_tokens: u32, free: u32| {
@@ -78,7 +80,7 @@ impl Scheduler {
         if need.admission && config.scheduler_reserve_full_isl && !fits(sequence.known(), free) {
             return false;
         }
-        let computed = sequence.computed + self.hits.len() as u32 * config.block_size + need.external;
+        let computed = sequence.computed + self.hits.len() * config.block_size + need.external;
         let lookahead = match config.speculation {
             // A load brings no draft with it.
             Some(speculation) if speculation.eagle && need.external == 0 => {
@@ -91,12 +93,8 @@ impl Scheduler {
             return false;
         }
         let wanted = config.blocks_for(total.min(config.max_model_len)).saturating_sub(held);
-        self.cache.touch(&self.hits);
-        let hits = self.hits.len() as u32;
         let held = &mut self.sequences[slot as usize].held;
-        held.blocks.extend_from_slice(&self.hits);
-        held.registered += hits;
-        held.in_table += hits;
+        self.cache.hold(&self.hits, held);
         self.cache.take(wanted, &mut held.blocks);
         if need.external == 0 {
             let tokens = (computed + need.tokens).min(self.sequence(slot).known());
@@ -123,12 +121,15 @@ impl Scheduler {
 
     /// Puts the leading `count` blocks, all of them full, into the prefix-cache table.
     pub(super) fn enter_table(&mut self, slot: Slot, count: u32) {
-        let sequence = &mut self.sequences[slot as usize];
-        for index in sequence.held.in_table..count {
-            let key = sequence.key(index);
-            self.cache.register(sequence.held.blocks[index as usize], key);
+        let (spans, held) = self.sequences[slot as usize].spans(count);
+        // What it has in the table ends in the last span it holds there, or at that span's end.
+        let behind = spans.get(held.spans.len().wrapping_sub(1)).is_some_and(|last| last.end > held.in_table);
+        for span in &spans[held.spans.len() - usize::from(behind)..] {
+            if span.start >= count || held.in_table >= count {
+                break;
+            }
+            self.cache.register(span.key, span.start, span.end.min(count), held);
         }
-        sequence.held.in_table = sequence.held.in_table.max(count);
     }
 
     /// Laws 2 and 5 as far as they show between steps.
@@ -137,9 +138,9 @@ impl Scheduler {
     /// Where a law is broken.
     pub(super) fn check(&self) {
         let here = self.running.iter().copied().chain(self.waiting.iter()).chain(self.skipped.iter());
-        let held = here.map(|slot| self.sequence(slot).held.view());
-        let fenced = self.fenced.iter().map(|(_, held)| held.view());
-        let loading = self.loading.iter().map(|(_, held)| held.view());
+        let held = here.map(|slot| &self.sequence(slot).held);
+        let fenced = self.fenced.iter().map(|(_, held)| held);
+        let loading = self.loading.iter().map(|(_, held)| held);
         self.cache.check(held.chain(fenced).chain(loading));
         for &slot in &self.running {
             let sequence = self.sequence(slot);

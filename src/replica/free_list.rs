@@ -5,7 +5,7 @@
 //! vLLM keeps one linked list (`FreeKVCacheBlockQueue`). Blocks join it at two places only: uncached ones at
 //! its head, cached ones at its tail. So it is a stack in front of the blocks never taken yet in front of a
 //! queue, and taking or returning a request's blocks copies stretches of memory instead of following links.
-//! A block that a prefix hit takes out of the middle leaves a hole, which is skipped when its turn comes.
+//! What prefix hits take out of the middle leaves holes, which are skipped when their turn comes.
 
 /// A block of the pool. Block 0 is the null block and never used.
 pub(crate) type BlockId = u32;
@@ -13,8 +13,34 @@ pub(crate) type BlockId = u32;
 /// An entry of the queue that holds nothing any more.
 const HOLE: u32 = 0;
 
-/// Marks blocks that the prefix-cache table knows, so that taking one is told.
-const IN_TABLE: u32 = 1 << 31;
+/// Blocks that joined the queue together and that the prefix-cache table knows.
+pub(super) type PieceId = u32;
+
+/// No piece: the end of a list.
+const NONE: PieceId = PieceId::MAX;
+
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    /// Place of its first entry in the queue, next to be taken; the others lie behind it without a hole.
+    start: u64,
+    length: u32,
+    /// Whom to tell when its blocks are taken.
+    owner: u32,
+    previous: PieceId,
+    next: PieceId,
+}
+
+/// Blocks of one piece that were taken, the table's loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Evicted {
+    pub(super) owner: u32,
+    pub(super) piece: PieceId,
+    /// The first of them.
+    pub(super) block: BlockId,
+    pub(super) count: u32,
+    /// Nothing of the piece is left.
+    pub(super) whole: bool,
+}
 
 #[derive(Clone, Debug)]
 pub(super) struct FreeList {
@@ -29,14 +55,16 @@ pub(super) struct FreeList {
     tail: u64,
     /// Blocks in the queue, holes left out.
     queued: u32,
-    /// Where each block of the table stands in the queue, while it does.
-    places: Vec<u64>,
+    /// What of the queue the table knows, linked in the queue's order.
+    pieces: Vec<Piece>,
+    vacant: Vec<PieceId>,
+    first: PieceId,
+    last: PieceId,
 }
 
 impl FreeList {
     /// All blocks of a pool of `num_gpu_blocks`, the null block left out, in order.
     pub(super) fn new(num_gpu_blocks: u32) -> FreeList {
-        assert!(num_gpu_blocks < IN_TABLE, "a pool has less than 2^31 blocks");
         FreeList {
             stack: Vec::new(),
             untouched: 1..num_gpu_blocks,
@@ -44,7 +72,10 @@ impl FreeList {
             head: 0,
             tail: 0,
             queued: 0,
-            places: vec![0; num_gpu_blocks as usize],
+            pieces: Vec::new(),
+            vacant: Vec::new(),
+            first: NONE,
+            last: NONE,
         }
     }
 
@@ -57,12 +88,7 @@ impl FreeList {
     ///
     /// # Panics
     /// If fewer are free: the caller checks first.
-    pub(super) fn take(
-        &mut self,
-        count: u32,
-        taken: &mut Vec<BlockId>,
-        mut evicted: impl FnMut(BlockId),
-    ) -> u32 {
+    pub(super) fn take(&mut self, count: u32, taken: &mut Vec<BlockId>, evicted: impl FnMut(Evicted)) -> u32 {
         assert!(count <= self.len(), "a block was taken from an empty free list");
         let mut left = count as usize;
         let from_stack = left.min(self.stack.len());
@@ -80,23 +106,16 @@ impl FreeList {
             // Up to the end of the ring's memory entries lie side by side.
             let from = (self.head & mask) as usize;
             let stretch = &self.ring[from..self.ring.len().min(from + left)];
-            let plain =
-                stretch.iter().fold(true, |plain, &entry| plain & (entry.wrapping_sub(1) < IN_TABLE - 1));
+            let holes = stretch.iter().fold(0, |holes, &entry| holes + usize::from(entry == HOLE));
             self.head += stretch.len() as u64;
-            if plain {
+            left -= stretch.len() - holes;
+            if holes == 0 {
                 taken.extend_from_slice(stretch);
-                left -= stretch.len();
-                continue;
-            }
-            for &entry in stretch.iter().filter(|&&entry| entry != HOLE) {
-                let block = entry & !IN_TABLE;
-                if entry != block {
-                    evicted(block);
-                }
-                taken.push(block);
-                left -= 1;
+            } else {
+                taken.extend(stretch.iter().filter(|&&entry| entry != HOLE));
             }
         }
+        self.evict_passed(evicted);
         cached
     }
 
@@ -104,7 +123,7 @@ impl FreeList {
     ///
     /// # Panics
     /// If none is free: the caller checks first.
-    pub(super) fn take_one(&mut self, evicted: impl FnOnce(BlockId)) -> (BlockId, bool) {
+    pub(super) fn take_one(&mut self, evicted: impl FnMut(Evicted)) -> (BlockId, bool) {
         if let Some(block) = self.stack.pop().or_else(|| self.untouched.next()) {
             return (block, false);
         }
@@ -115,19 +134,38 @@ impl FreeList {
             self.head += 1;
             if entry != HOLE {
                 self.queued -= 1;
-                let block = entry & !IN_TABLE;
-                if entry != block {
-                    evicted(block);
-                }
-                return (block, true);
+                self.evict_passed(evicted);
+                return (entry, true);
             }
+        }
+    }
+
+    /// Tells of the pieces that the head has passed.
+    fn evict_passed(&mut self, mut evicted: impl FnMut(Evicted)) {
+        let mask = self.ring.len() as u64 - 1;
+        while self.first != NONE && self.pieces[self.first as usize].start < self.head {
+            let id = self.first;
+            let piece = &mut self.pieces[id as usize];
+            let count = piece.length.min((self.head - piece.start).min(u64::from(u32::MAX)) as u32);
+            let block = self.ring[(piece.start & mask) as usize];
+            piece.start += u64::from(count);
+            piece.length -= count;
+            let (owner, whole) = (piece.owner, piece.length == 0);
+            if whole {
+                self.unlink(id);
+            }
+            evicted(Evicted { owner, piece: id, block, count, whole });
         }
     }
 
     /// Whether the table knows any of the next `count` blocks.
     pub(super) fn next_in_table(&self, count: u32) -> bool {
         let from_queue = (count as usize).saturating_sub(self.stack.len() + self.untouched.len());
-        self.entries().take(from_queue).any(|entry| entry & IN_TABLE != 0)
+        if self.first == NONE || from_queue == 0 {
+            return false;
+        }
+        let before = self.entries_to(self.pieces[self.first as usize].start);
+        before.take(from_queue).count() < from_queue
     }
 
     /// Returns an uncached block: it is the next to be taken.
@@ -148,23 +186,78 @@ impl FreeList {
         self.queued += blocks.len() as u32;
     }
 
-    /// Returns a block that the table knows.
-    pub(super) fn append_from_table(&mut self, block: BlockId) {
-        self.make_room(1);
-        let mask = self.ring.len() as u64 - 1;
-        self.ring[(self.tail & mask) as usize] = block | IN_TABLE;
-        self.places[block as usize] = self.tail;
-        self.tail += 1;
-        self.queued += 1;
+    /// Returns blocks that the table knows, the last of `blocks` first.
+    pub(super) fn append_piece_reversed(&mut self, blocks: &[BlockId], owner: u32) -> PieceId {
+        self.append_reversed(blocks);
+        let length = blocks.len() as u32;
+        let start = self.tail - u64::from(length);
+        let id = self.add(Piece { start, length, owner, previous: self.last, next: NONE });
+        match self.last {
+            NONE => self.first = id,
+            last => self.pieces[last as usize].next = id,
+        }
+        self.last = id;
+        id
     }
 
-    /// Takes out a block that [`FreeList::append_from_table`] put in and nobody has taken since.
-    pub(super) fn remove(&mut self, block: BlockId) {
+    /// Takes up to `count` blocks out of a piece, those that would be taken last. Returns how many these were
+    /// and whether nothing of the piece is left.
+    pub(super) fn shorten(&mut self, id: PieceId, count: u32) -> (u32, bool) {
+        let piece = &mut self.pieces[id as usize];
+        let count = count.min(piece.length);
+        piece.length -= count;
+        let (from, whole) = (piece.start + u64::from(piece.length), piece.length == 0);
         let mask = self.ring.len() as u64 - 1;
-        let place = (self.places[block as usize] & mask) as usize;
-        debug_assert_eq!(self.ring[place], block | IN_TABLE, "block {block} is not where it was put");
-        self.ring[place] = HOLE;
-        self.queued -= 1;
+        for place in from..from + u64::from(count) {
+            self.ring[(place & mask) as usize] = HOLE;
+        }
+        self.queued -= count;
+        if whole {
+            self.unlink(id);
+        }
+        (count, whole)
+    }
+
+    /// Makes each block of a piece a piece of its own; these come with their blocks, next to be taken first.
+    pub(super) fn take_apart(&mut self, id: PieceId) -> Vec<(BlockId, PieceId)> {
+        let mask = self.ring.len() as u64 - 1;
+        let Piece { start, length, owner, next, .. } = self.pieces[id as usize];
+        self.pieces[id as usize].length = 1;
+        let mut apart = vec![(self.ring[(start & mask) as usize], id)];
+        let mut previous = id;
+        for place in start + 1..start + u64::from(length) {
+            let id = self.add(Piece { start: place, length: 1, owner, previous, next });
+            self.pieces[previous as usize].next = id;
+            apart.push((self.ring[(place & mask) as usize], id));
+            previous = id;
+        }
+        match next {
+            NONE => self.last = previous,
+            next => self.pieces[next as usize].previous = previous,
+        }
+        apart
+    }
+
+    fn add(&mut self, piece: Piece) -> PieceId {
+        if let Some(id) = self.vacant.pop() {
+            self.pieces[id as usize] = piece;
+            return id;
+        }
+        self.pieces.push(piece);
+        self.pieces.len() as PieceId - 1
+    }
+
+    fn unlink(&mut self, id: PieceId) {
+        let Piece { previous, next, .. } = self.pieces[id as usize];
+        match previous {
+            NONE => self.first = next,
+            previous => self.pieces[previous as usize].next = next,
+        }
+        match next {
+            NONE => self.last = previous,
+            next => self.pieces[next as usize].previous = previous,
+        }
+        self.vacant.push(id);
     }
 
     /// Makes room for `count` more entries: holes are squeezed out, and the ring doubles where that is not enough.
@@ -173,31 +266,37 @@ impl FreeList {
         if (self.tail - self.head) as usize + count <= capacity {
             return;
         }
-        let live: Vec<u32> = self.entries().collect();
+        let mut live = Vec::with_capacity(self.queued as usize);
+        let mut piece = self.first;
+        for place in self.head..self.tail {
+            if piece != NONE && self.pieces[piece as usize].start == place {
+                self.pieces[piece as usize].start = live.len() as u64;
+                piece = self.pieces[piece as usize].next;
+            }
+            let entry = self.ring[(place & (capacity as u64 - 1)) as usize];
+            if entry != HOLE {
+                live.push(entry);
+            }
+        }
         let mut wanted = capacity;
         // At least half of the ring is free afterwards, so this work is paid by the entries it makes room for.
         while (live.len() + count) * 2 > wanted {
             wanted *= 2;
         }
-        self.ring.clear();
-        self.ring.extend_from_slice(&live);
-        self.ring.resize(wanted, HOLE);
         (self.head, self.tail) = (0, live.len() as u64);
-        for (place, entry) in live.into_iter().enumerate() {
-            if entry & IN_TABLE != 0 {
-                self.places[(entry & !IN_TABLE) as usize] = place as u64;
-            }
-        }
+        live.resize(wanted, HOLE);
+        self.ring = live;
     }
 
-    fn entries(&self) -> impl Iterator<Item = u32> + '_ {
+    /// The live entries of the queue before place `end`.
+    fn entries_to(&self, end: u64) -> impl Iterator<Item = u32> + '_ {
         let mask = self.ring.len() as u64 - 1;
-        (self.head..self.tail).map(move |place| self.ring[(place & mask) as usize]).filter(|&e| e != HOLE)
+        (self.head..end).map(move |place| self.ring[(place & mask) as usize]).filter(|&entry| entry != HOLE)
     }
 
     /// The free blocks, next to be taken first.
     pub(super) fn iter(&self) -> impl Iterator<Item = BlockId> + '_ {
-        let queue = self.entries().map(|entry| entry & !IN_TABLE);
+        let queue = self.entries_to(self.tail);
         self.stack.iter().rev().copied().chain(self.untouched.clone()).chain(queue)
     }
 }
@@ -220,46 +319,64 @@ mod tests {
             cached_percent: usize,
             table_percent: usize,
         },
-        /// A prefix hit on one of the table's free blocks.
-        Hit(usize),
+        /// A prefix hit on up to so many blocks of one of the table's pieces.
+        Hit {
+            which: usize,
+            count: u32,
+        },
+        /// A piece whose blocks come and go one by one from now on.
+        Apart(usize),
     }
 
     fn deeds() -> impl Strategy<Value = Vec<Deed>> {
         let deed = prop_oneof![
-            3 => prop_oneof![Just(1u32), 0u32..40].prop_map(Deed::Take),
-            3 => (any::<usize>(), 0usize..=100, 0usize..=100).prop_map(|(which, cached_percent, table_percent)| {
+            6 => prop_oneof![Just(1u32), 0u32..40].prop_map(Deed::Take),
+            6 => (any::<usize>(), 0usize..=100, 0usize..=100).prop_map(|(which, cached_percent, table_percent)| {
                 Deed::Return { which, cached_percent, table_percent }
             }),
-            2 => any::<usize>().prop_map(Deed::Hit),
+            4 => (any::<usize>(), 1u32..9).prop_map(|(which, count)| Deed::Hit { which, count }),
+            1 => any::<usize>().prop_map(Deed::Apart),
         ];
         prop::collection::vec(deed, 1..300)
     }
 
     proptest! {
         /// The judge is vLLM's own form: one list, blocks joining at its two ends and leaving from anywhere.
+        /// Its entries are the block, whether it is cached, and its piece.
         #[test]
         fn it_is_one_list(blocks in 2u32..400, deeds in deeds()) {
             let mut list = FreeList::new(blocks);
-            let mut judge: VecDeque<(BlockId, bool, bool)> = (1..blocks).map(|block| (block, false, false)).collect();
+            let mut judge: VecDeque<(BlockId, bool, Option<PieceId>)> =
+                (1..blocks).map(|block| (block, false, None)).collect();
             let mut held: Vec<Vec<BlockId>> = Vec::new();
-            for deed in deeds {
+            for (number, deed) in deeds.into_iter().enumerate() {
+                let mut pieces: Vec<PieceId> = judge.iter().filter_map(|entry| entry.2).collect();
+                pieces.dedup();
                 match deed {
                     Deed::Take(count) => {
                         let count = count.min(list.len());
+                        let may_evict = judge.iter().take(count as usize).any(|entry| entry.2.is_some());
+                        prop_assert_eq!(list.next_in_table(count), may_evict);
                         let (mut taken, mut evicted) = (Vec::new(), Vec::new());
                         let cached = match count {
                             1 => {
-                                let (block, cached) = list.take_one(|block| evicted.push(block));
+                                let (block, cached) = list.take_one(|piece| evicted.push(piece));
                                 taken.push(block);
                                 u32::from(cached)
                             }
-                            _ => list.take(count, &mut taken, |block| evicted.push(block)),
+                            _ => list.take(count, &mut taken, |piece| evicted.push(piece)),
                         };
                         let expected: Vec<_> = judge.drain(..count as usize).collect();
                         prop_assert_eq!(&taken, &expected.iter().map(|&(block, ..)| block).collect::<Vec<_>>());
                         prop_assert_eq!(cached as usize, expected.iter().filter(|entry| entry.1).count());
-                        let known: Vec<_> = expected.iter().filter(|entry| entry.2).map(|entry| entry.0).collect();
-                        prop_assert_eq!(evicted, known);
+                        let known: Vec<_> = expected.iter().filter_map(|entry| Some((entry.2?, entry.0))).collect();
+                        let lost = known.chunk_by(|a, b| a.0 == b.0).map(|blocks| {
+                            let (piece, block) = blocks[0];
+                            let whole = judge.iter().all(|entry| entry.2 != Some(piece));
+                            (piece, block, blocks.len() as u32, whole)
+                        });
+                        let told = evicted.iter().map(|piece| (piece.piece, piece.block, piece.count, piece.whole));
+                        prop_assert!(told.eq(lost));
                         held.push(taken);
                     }
                     Deed::Return { which, cached_percent, table_percent } if !held.is_empty() => {
@@ -268,26 +385,36 @@ mod tests {
                         let (in_table, private) = cached.split_at(cached.len() * table_percent / 100);
                         for &block in uncached {
                             list.prepend(block);
-                            judge.push_front((block, false, false));
+                            judge.push_front((block, false, None));
                         }
                         list.append_reversed(private);
-                        judge.extend(private.iter().rev().map(|&block| (block, true, false)));
-                        for &block in in_table.iter().rev() {
-                            list.append_from_table(block);
-                            judge.push_back((block, true, true));
+                        judge.extend(private.iter().rev().map(|&block| (block, true, None)));
+                        if !in_table.is_empty() {
+                            let piece = list.append_piece_reversed(in_table, number as u32);
+                            judge.extend(in_table.iter().rev().map(|&block| (block, true, Some(piece))));
                         }
                     }
-                    Deed::Hit(which) => {
-                        let known: Vec<usize> =
-                            judge.iter().enumerate().filter(|(_, entry)| entry.2).map(|(place, _)| place).collect();
-                        if known.is_empty() {
-                            continue;
-                        }
-                        let (block, ..) = judge.remove(known[which % known.len()]).unwrap();
-                        list.remove(block);
-                        held.push(vec![block]);
+                    Deed::Hit { which, count } if !pieces.is_empty() => {
+                        let piece = pieces[which % pieces.len()];
+                        let places: Vec<usize> =
+                            (0..judge.len()).filter(|&place| judge[place].2 == Some(piece)).collect();
+                        let hit = &places[places.len().saturating_sub(count as usize)..];
+                        let (removed, whole) = list.shorten(piece, count);
+                        prop_assert_eq!((removed as usize, whole), (hit.len(), hit.len() == places.len()));
+                        held.push(hit.iter().rev().filter_map(|&place| judge.remove(place)).map(|entry| entry.0).collect());
                     }
-                    Deed::Return { .. } => {}
+                    Deed::Apart(which) if !pieces.is_empty() => {
+                        let piece = pieces[which % pieces.len()];
+                        let apart = list.take_apart(piece);
+                        let mut members = judge.iter_mut().filter(|entry| entry.2 == Some(piece));
+                        for (block, own) in apart {
+                            let member = members.next().expect("a piece has no more blocks than it had");
+                            prop_assert_eq!(member.0, block);
+                            member.2 = Some(own);
+                        }
+                        prop_assert!(members.next().is_none());
+                    }
+                    Deed::Return { .. } | Deed::Hit { .. } | Deed::Apart(_) => {}
                 }
                 prop_assert_eq!(list.len() as usize, judge.len());
                 prop_assert!(list.iter().eq(judge.iter().map(|&(block, ..)| block)));

@@ -8,7 +8,8 @@
 //! - [`step`]: what a step holds, as plain data
 //! - `allocation`: which blocks that takes
 //! - [`output`]: what comes out of a step
-//! - `kv_cache`, `free_list`, `block_keys`: which blocks they get, and what the prefix cache still holds
+//! - `kv_cache`, `free_list`: which blocks they get; `prefix_table`, `twins`, `block_keys`: what the prefix
+//!   cache still holds, by its content
 //! - `sequence`: one request inside, and the queue it waits in
 //! - `engine`: when each step happens
 //! - `decode_clock`, with `clock_compose`, `clock_end` and `clock_settle`: decodes without a visit to each at
@@ -36,9 +37,11 @@ pub(crate) mod inbox;
 mod jump;
 mod kv_cache;
 pub mod output;
+mod prefix_table;
 pub mod scheduler;
 mod sequence;
 pub mod step;
+mod twins;
 
 pub use config::{EngineConfig, SchedulingPolicy, Speculation};
 use engine::{Engine, Listeners};

@@ -2,8 +2,9 @@
 //!
 //! After `update_from_output` of `vllm/v1/core/sched/scheduler.py` and `async_scheduler.py`.
 
+use super::kv_cache::Holding;
 use super::scheduler::Scheduler;
-use super::sequence::{Holding, Slot, State};
+use super::sequence::{Slot, State};
 use super::step::Step;
 use crate::request::{EngineOutcome, Finish, Ledger, Request, RequestId};
 use crate::time::Time;
@@ -171,7 +172,7 @@ impl Scheduler {
             self.sequence_mut(slot).load_finished = true;
         } else if let Some(place) = self.loading.iter().position(|(loading, _)| *loading == id) {
             let (_, held) = self.loading.remove(place);
-            self.cache.release(held.view());
+            self.cache.release(&held);
         }
     }
 
@@ -187,15 +188,13 @@ impl Scheduler {
             }
             return;
         }
-        self.cache.release(sequence.held.view());
-        // The table's memory is kept for whoever comes next.
-        sequence.held.blocks.clear();
-        (sequence.held.registered, sequence.held.in_table) = (0, 0);
+        self.cache.release(&sequence.held);
+        sequence.held.clear();
     }
 
     fn lift_fences(&mut self) {
         while let Some((_, held)) = self.fenced.pop_front_if(|(fence, _)| *fence <= self.processed) {
-            self.cache.release(held.view());
+            self.cache.release(&held);
         }
     }
 

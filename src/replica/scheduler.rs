@@ -11,8 +11,9 @@ use rustc_hash::FxHashMap;
 use super::allocation::Need;
 use super::config::{EngineConfig, SchedulingPolicy};
 use super::decode_clock::{Blocked, DecodeClock};
-use super::kv_cache::{BlockId, KvCache};
-use super::sequence::{Holding, Sequence, Slot, State, WaitingQueue};
+use super::kv_cache::{Holding, KvCache};
+use super::prefix_table::Hits;
+use super::sequence::{Sequence, Slot, State, WaitingQueue};
 use super::step::{Scheduled, Step, Totals};
 use crate::request::{Request, RequestId};
 use crate::time::Time;
@@ -41,7 +42,7 @@ pub struct Scheduler {
     pub(super) fenced: VecDeque<(u64, Holding)>,
     /// Blocks of aborted requests that a load is still filling.
     pub(super) loading: Vec<(RequestId, Holding)>,
-    pub(super) hits: Vec<BlockId>,
+    pub(super) hits: Hits,
     pub(super) passed_over: Vec<Slot>,
     pub(super) admissions: u64,
     /// The head of the waiting queue could not be admitted, and why that will not change by itself.
@@ -70,7 +71,7 @@ impl Scheduler {
             processed: 0,
             fenced: VecDeque::new(),
             loading: Vec::new(),
-            hits: Vec::new(),
+            hits: Hits::default(),
             passed_over: Vec::new(),
             admissions: 0,
             blocked: None,

@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::block_keys::{BlockKey, KeyChain};
-use super::kv_cache::{BlockId, Held};
+use super::block_keys::{KeyChain, Span};
+use super::kv_cache::Holding;
 use crate::request::{Ledger, Request};
 use crate::time::Time;
 
@@ -55,7 +55,7 @@ pub(super) struct Sequence {
     identified_blocks: u32,
     /// Leading blocks that have ever been in the prefix-cache table under its keys; later ones cannot be found.
     pub(super) tabled_blocks: u32,
-    keys: Vec<BlockKey>,
+    spans: Vec<Span>,
     chain: KeyChain,
     pub(super) preemptions: u32,
     /// The load of its remote KV is done.
@@ -72,23 +72,6 @@ pub(super) struct Sequence {
     pub(super) cached_tokens: u32,
 }
 
-/// Blocks that a request holds.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Holding {
-    /// The block table.
-    pub(super) blocks: Vec<BlockId>,
-    /// Leading blocks that are full and cached.
-    pub(super) registered: u32,
-    /// Leading blocks that are in the prefix-cache table, where others find them.
-    pub(super) in_table: u32,
-}
-
-impl Holding {
-    pub(super) fn view(&self) -> Held<'_> {
-        Held { blocks: &self.blocks, in_table: self.in_table, registered: self.registered }
-    }
-}
-
 impl Sequence {
     /// Reuses the memory of `earlier`, an ended request.
     pub(super) fn new(
@@ -100,10 +83,10 @@ impl Sequence {
     ) -> Sequence {
         let chain = KeyChain::new(block_size, request.id);
         let identified_blocks = request.content.tokens() / block_size;
-        let (held, mut keys) = earlier.map_or_else(Default::default, |earlier| {
-            (std::mem::take(&mut earlier.held), std::mem::take(&mut earlier.keys))
+        let (held, mut spans) = earlier.map_or_else(Default::default, |earlier| {
+            (std::mem::take(&mut earlier.held), std::mem::take(&mut earlier.spans))
         });
-        keys.clear();
+        spans.clear();
         debug_assert!(held.blocks.is_empty(), "an ended request holds no block");
         Sequence {
             serial,
@@ -120,7 +103,7 @@ impl Sequence {
             held,
             identified_blocks,
             tabled_blocks: 0,
-            keys,
+            spans,
             chain,
             preemptions: 0,
             load_finished: false,
@@ -140,13 +123,13 @@ impl Sequence {
         self.request.prompt_tokens + self.output
     }
 
-    /// The key of block number `index`, which is full.
-    pub(super) fn key(&mut self, index: u32) -> BlockKey {
-        while self.keys.len() <= index as usize {
-            let key = self.chain.next(&self.request.content);
-            self.keys.push(key);
+    /// The spans of at least the leading `blocks` blocks, all of them full, and what the request holds.
+    pub(super) fn spans(&mut self, blocks: u32) -> (&[Span], &mut Holding) {
+        while self.spans.last().map_or(0, |span| span.end) < blocks {
+            let span = self.chain.next(&self.request.content);
+            self.spans.push(span);
         }
-        self.keys[index as usize]
+        (&self.spans, &mut self.held)
     }
 
     /// Leading blocks that somebody could find in the prefix-cache table: those others may hold too, and those
