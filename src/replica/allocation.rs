@@ -121,11 +121,14 @@ impl Scheduler {
 
     /// Puts the leading `count` blocks, all of them full, into the prefix-cache table.
     pub(super) fn enter_table(&mut self, slot: Slot, count: u32) {
+        if count <= self.sequence(slot).held.in_table {
+            return;
+        }
         let (spans, held) = self.sequences[slot as usize].spans(count);
         // What it has in the table ends in the last span it holds there, or at that span's end.
         let behind = spans.get(held.spans.len().wrapping_sub(1)).is_some_and(|last| last.end > held.in_table);
         for span in &spans[held.spans.len() - usize::from(behind)..] {
-            if span.start >= count || held.in_table >= count {
+            if span.start >= count {
                 break;
             }
             self.cache.register(span.key, span.start, span.end.min(count), held);

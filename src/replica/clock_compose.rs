@@ -108,7 +108,7 @@ impl Scheduler {
 
     /// Gives running requests their blocks and tokens, in order of admission.
     fn compose_running(&mut self, tick: u64, budget: &mut u32, step: &mut Step) {
-        let phase = (tick % self.clock.phases.len() as u64) as usize;
+        let phase = self.clock.phase_at(tick);
         let members = std::mem::take(&mut self.clock.phases[phase]);
         let off = std::mem::take(&mut self.clock.off);
         let mut next = 0;
@@ -142,7 +142,7 @@ impl Scheduler {
 
     /// Every crossing of `tick`, where nobody runs off the clock.
     pub(super) fn take_blocks(&mut self, tick: u64) {
-        let phase = (tick % self.clock.phases.len() as u64) as usize;
+        let phase = self.clock.phase_at(tick);
         let members = std::mem::take(&mut self.clock.phases[phase]);
         for member in &members {
             self.take_block(member.slot, tick);
@@ -152,7 +152,7 @@ impl Scheduler {
 
     /// Whether the crossings of `tick` may change what a look-up finds.
     pub(super) fn crossings_touch_table(&self, tick: u64) -> bool {
-        let members = &self.clock.phases[(tick % self.clock.phases.len() as u64) as usize];
+        let members = &self.clock.phases[self.clock.phase_at(tick)];
         let enters = |member: &Member| {
             let sequence = self.sequence(member.slot);
             sequence.identified_blocks() > sequence.held.in_table

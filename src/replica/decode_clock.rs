@@ -133,14 +133,19 @@ impl DecodeClock {
         }
     }
 
+    /// Whose phase it is at `tick`.
+    pub(super) fn phase_at(&self, tick: u64) -> usize {
+        (tick % self.phases.len() as u64) as usize
+    }
+
     /// How many take a block at `tick`.
     pub(super) fn crossings(&self, tick: u64) -> u32 {
-        self.phases[(tick % self.phases.len() as u64) as usize].len() as u32
+        self.phases[self.phase_at(tick)].len() as u32
     }
 
     /// The first tick from `tick` on at which somebody takes a block; `until` if none comes before.
     pub(super) fn next_crossing(&self, tick: u64, until: u64) -> u64 {
-        let (behind, ahead) = self.phases.split_at((tick % self.phases.len() as u64) as usize);
+        let (behind, ahead) = self.phases.split_at(self.phase_at(tick));
         let wait = ahead.iter().chain(behind).position(|members| !members.is_empty());
         wait.map_or(until, |wait| until.min(tick + wait as u64))
     }
