@@ -35,6 +35,7 @@
 
 pub mod agenda;
 pub mod cli;
+mod compression;
 pub mod fleet;
 pub mod hardware;
 pub mod metrics;

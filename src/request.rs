@@ -205,7 +205,7 @@ impl Ledger {
 pub struct EngineOutcome {
     /// Which request.
     pub id: RequestId,
-    /// When the engine took it in.
+    /// When the engine took it in: at the schedule() call after its delivery, as vLLM's own QUEUED event.
     pub queued: Time,
     /// When it was first scheduled; absent if it never was.
     pub scheduled: Option<Time>,

@@ -226,9 +226,9 @@ impl Engine {
     }
 
     fn drain(&mut self, inbox: &mut Inbox, events: &mut Vec<EngineEvent>, listeners: &mut Listeners<'_>) {
-        while let Some((at, input)) = inbox.pop_until(self.clock) {
+        while let Some((_, input)) = inbox.pop_until(self.clock) {
             match input {
-                Input::Add(request) => self.scheduler.add(request, at),
+                Input::Add(request) => self.scheduler.add(request, self.clock),
                 Input::Abort(id) => {
                     let aborted = self.scheduler.abort(id, self.steps, self.clock, &self.ledger, events);
                     if let (Some(true), Some(in_flight)) = (aborted, self.in_flight.back_mut()) {

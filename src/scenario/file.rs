@@ -334,27 +334,49 @@ pub enum QuantizationFile {
     Fp8,
 }
 
+/// Where step times come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepTimeModelFile {
+    /// From the catalogue's figures for the card and the model.
+    Roofline,
+    /// From measured times of one layer's parts, in the folder of `profile`.
+    Profile,
+    /// base + per token + per token of context, and a host time.
+    Affine,
+}
+
 /// How long a step takes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "model", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum StepTimeFile {
-    /// From the catalogue's figures for the card and the model.
-    #[default]
-    Roofline,
-    /// base + per token + per token of context, and a host time.
-    Affine {
-        /// Of every step, microseconds.
-        base_us: f64,
-        /// Of each token computed, microseconds.
-        #[serde(default)]
-        per_token_us: f64,
-        /// Of each token of context, nanoseconds.
-        #[serde(default)]
-        per_context_token_ns: f64,
-        /// Host time of every step, microseconds.
-        #[serde(default)]
-        host_us: f64,
-    },
+#[serde(default, deny_unknown_fields)]
+pub struct StepTimeFile {
+    /// "profile" where `profile` is given, else "roofline".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<StepTimeModelFile>,
+    /// Profile: a folder with `tp1/dense.csv` and its like, relative to this scenario.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// Affine: of every step, microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base_us: Option<f64>,
+    /// Affine: of each token computed, microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_token_us: Option<f64>,
+    /// Affine: of each token of context, nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_context_token_ns: Option<f64>,
+    /// Affine: host time of every step, microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_us: Option<f64>,
+}
+
+impl StepTimeFile {
+    /// The model that is named, or that follows from the other keys.
+    pub fn model(&self) -> StepTimeModelFile {
+        let by_keys =
+            if self.profile.is_some() { StepTimeModelFile::Profile } else { StepTimeModelFile::Roofline };
+        self.model.unwrap_or(by_keys)
+    }
 }
 
 /// How requests are sent to replicas.

@@ -151,6 +151,9 @@ impl Loaded {
         if let Some(trace) = &mut file.workload.trace {
             *trace = relative(&self.folder.join(&*trace), folder);
         }
+        for profile in file.replicas.iter_mut().filter_map(|kind| kind.step_time.profile.as_mut()) {
+            *profile = relative(&self.folder.join(&*profile), folder);
+        }
         toml::to_string(&file).map_err(|error| ScenarioError::of_file(&self.name, error.to_string()))
     }
 }

@@ -1,7 +1,8 @@
 //! How long does a batch take?
 //!
 //! Knows batches and prices. Does not know requests, schedulers or clocks. One model, one file:
-//! [`affine`] has its coefficients from the scenario, [`roofline`] from the catalogue.
+//! [`affine`] has its coefficients from the scenario, [`roofline`] from the catalogue, [`profile`] from measured times
+//! of one layer's parts.
 //!
 //! Coefficients become integers once, when a model is bound to a card, so that a run of decode steps is an
 //! arithmetic series to the last bit: `run(batch, k)` equals the sum of k single steps.
@@ -9,6 +10,8 @@
 use crate::time::Span;
 
 pub mod affine;
+mod host;
+pub mod profile;
 pub mod roofline;
 
 /// Tokens of one prompt (or of one recomputed request) in a step.

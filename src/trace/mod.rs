@@ -5,7 +5,6 @@
 
 mod azure;
 mod columns;
-mod compression;
 mod content;
 mod error;
 mod info;
@@ -198,7 +197,8 @@ fn rows_of(
     bytes: impl BufRead + Send + 'static,
     format: Option<&'static FormatInfo>,
 ) -> Result<Rows, TraceError> {
-    let text = compression::open(bytes).map_err(|source| TraceError::Open { file: file.clone(), source })?;
+    let text =
+        crate::compression::open(bytes).map_err(|source| TraceError::Open { file: file.clone(), source })?;
     let mut lines = Lines::new(file, text);
     let (first, second) = lines.opening()?;
     if first.is_empty() {

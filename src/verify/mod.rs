@@ -1,4 +1,11 @@
 //! The model against recordings of the real thing.
+//!
+//! - [`schedule`]: the scheduler, field by field; `recording` is its format
+//! - [`latency`]: whole servers, by what their requests waited; `measured` is the format, `server` says which engine
+//!   was measured
 
+pub mod latency;
+pub mod measured;
 pub mod recording;
 pub mod schedule;
+pub mod server;

@@ -1,5 +1,6 @@
 //! All integration tests, in one binary.
 
+mod accuracy;
 mod cli;
 mod fleets;
 mod golden;

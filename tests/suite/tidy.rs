@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Floors of `ARCHITECTURE.md`, lowest first. A module uses lower floors only.
 const FLOORS: &[&[&str]] = &[
-    &["time", "random", "request", "signals", "observe"],
+    &["compression", "time", "random", "request", "signals", "observe"],
     &["trace", "workload", "hardware", "step_time"],
     &["replica"],
     &["router", "metrics"],

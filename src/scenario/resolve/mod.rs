@@ -18,6 +18,7 @@ use crate::workload::predictor::Predictor;
 
 mod replicas;
 mod router;
+mod step_time;
 mod workload;
 
 pub(super) use replicas::fill_in;
@@ -195,7 +196,7 @@ pub(in crate::scenario) fn resolve(file: &ScenarioFile, folder: &Path) -> Result
     let mut marks = Vec::new();
     let mut kinds = Vec::new();
     for (index, kind) in file.replicas.iter().enumerate() {
-        kinds.push(replicas::replica_kind(index, kind, &mut marks)?);
+        kinds.push(replicas::replica_kind(index, kind, folder, &mut marks)?);
     }
     let most = 100_000;
     if kinds.iter().map(|kind| u64::from(kind.count)).sum::<u64>() > most {

@@ -1,9 +1,10 @@
 //! Replicas: flags checked as vLLM checks them, memory as it resolves it, and a price list.
 
 use std::fmt::Display;
-use std::sync::Arc;
+use std::path::Path;
 
-use super::{Fault, ReplicaKind, at_least_one, fault, not_negative, positive};
+use super::step_time::step_time;
+use super::{Fault, ReplicaKind, at_least_one, fault};
 use crate::hardware::defaults::Deployment;
 use crate::hardware::gpus::{Gpu, gpu, gpus};
 use crate::hardware::memory::{CannotStart, KvCapacity};
@@ -12,11 +13,8 @@ use crate::replica::{EngineConfig, SchedulingPolicy};
 use crate::router::Facts;
 use crate::scenario::error::nearest_or_all;
 use crate::scenario::file::{
-    KvCacheDtypeFile, QuantizationFile, ReplicaFile, ScenarioFile, SchedulingPolicyFile, StepTimeFile,
+    KvCacheDtypeFile, QuantizationFile, ReplicaFile, ScenarioFile, SchedulingPolicyFile,
 };
-use crate::step_time::StepTime;
-use crate::step_time::affine::Affine;
-use crate::step_time::roofline::Roofline;
 use crate::time::Span;
 
 /// The version of vLLM whose scheduler is modelled.
@@ -129,6 +127,7 @@ fn deployment(path: &str, file: &ReplicaFile, card: &Gpu, shape: &Model) -> Resu
 pub(super) fn replica_kind(
     index: usize,
     file: &ReplicaFile,
+    folder: &Path,
     marks: &mut Vec<String>,
 ) -> Result<ReplicaKind, Fault> {
     let path = format!("replicas.{index}");
@@ -168,25 +167,7 @@ pub(super) fn replica_kind(
         )
         .help("lower max_model_len, or raise num_gpu_blocks_override"));
     }
-    let step_time: Arc<dyn StepTime> = match &file.step_time {
-        StepTimeFile::Roofline => {
-            let roofline = Roofline::bind(card, shape, &deployment)
-                .map_err(|error| fault(path.clone(), error.to_string()))?;
-            marks.extend(roofline.marks().iter().cloned());
-            Arc::new(roofline)
-        }
-        StepTimeFile::Affine { base_us, per_token_us, per_context_token_ns, host_us } => {
-            let at = |key: &str| format!("{path}.step_time.{key}");
-            Arc::new(Affine {
-                base: Span::from_us_f64(positive(&at("base_us"), *base_us)?),
-                per_token: Span::from_us_f64(not_negative(&at("per_token_us"), *per_token_us)?),
-                per_context_token: Span::from_us_f64(
-                    not_negative(&at("per_context_token_ns"), *per_context_token_ns)? / 1_000.0,
-                ),
-                host: Span::from_us_f64(not_negative(&at("host_us"), *host_us)?),
-            })
-        }
-    };
+    let step_time = step_time(&path, file, folder, card, shape, &deployment, marks)?;
     let engine = EngineConfig {
         block_size: deployment.block_size,
         num_gpu_blocks,
@@ -232,6 +213,7 @@ pub(in crate::scenario) fn fill_in(file: &ScenarioFile) -> Result<ScenarioFile, 
         kind.max_num_batched_tokens = Some(deployment.max_num_batched_tokens);
         kind.max_num_seqs = Some(deployment.max_num_seqs);
         kind.block_size = Some(deployment.block_size);
+        kind.step_time.model = Some(kind.step_time.model());
     }
     Ok(filled)
 }

@@ -104,17 +104,21 @@ impl<'a> Dense<'a> {
     }
 
     fn all_reduce_us(&self, m: f64) -> f64 {
-        let Some(row) = self.all_reduce else { return 0.0 };
-        let bytes = m * f64::from(self.model.hidden) * 2.0;
-        let line = |start_us: f64, gb_per_s: f64| start_us + bytes / (gb_per_s * 1e3);
-        let small = line(row.small_us, row.small_gb_per_s);
-        let large = line(row.large_us, row.large_gb_per_s);
-        ALL_REDUCE_MULTIPLIER * small.min(large)
+        all_reduce_us(self.all_reduce, m * f64::from(self.model.hidden) * 2.0)
     }
 }
 
+/// One all-reduce of so many bytes, in microseconds; nothing where a card works alone.
+pub(in crate::step_time) fn all_reduce_us(measured: Option<&AllReduce>, bytes: f64) -> f64 {
+    let Some(row) = measured else { return 0.0 };
+    let line = |start_us: f64, gb_per_s: f64| start_us + bytes / (gb_per_s * 1e3);
+    let small = line(row.small_us, row.small_gb_per_s);
+    let large = line(row.large_us, row.large_gb_per_s);
+    ALL_REDUCE_MULTIPLIER * small.min(large)
+}
+
 /// The measured all-reduce among at least this many cards; none for a card that works alone.
-fn all_reduce(gpu: &Gpu, tensor_parallel_size: u32) -> Option<&'static AllReduce> {
+pub(in crate::step_time) fn all_reduce(gpu: &Gpu, tensor_parallel_size: u32) -> Option<&'static AllReduce> {
     if tensor_parallel_size < 2 {
         return None;
     }

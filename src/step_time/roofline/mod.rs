@@ -19,11 +19,11 @@
 use crate::hardware::defaults::capture_size;
 use crate::hardware::memory::{self, CannotStart};
 use crate::hardware::{Deployment, Gpu, Model};
-use crate::step_time::{Batch, Decodes, Series, StepCost, StepTime};
+use crate::step_time::{Batch, Decodes, Series, StepCost, StepTime, host};
 use crate::time::Span;
 
 mod attention;
-mod dense;
+pub(super) mod dense;
 mod gemm;
 mod marks;
 #[cfg(test)]
@@ -40,12 +40,6 @@ const SMALL_MULTIPLIER: f64 = 1.08;
 const ALL_REDUCE_MULTIPLIER: f64 = 1.18;
 /// Time of each step that no operator accounts for, in microseconds (same fit).
 const FIXED_US: f64 = 150.0;
-
-/// Host time of a step: an estimate, between published figures of the scheduler alone (0.14 ms at 128 decodes,
-/// 0.29 ms at 256) and regressions over whole steps.
-const HOST_BASE: Span = Span::from_us(600);
-/// Host time of each sequence in a step, from the same estimate.
-const HOST_PER_SEQUENCE: Span = Span::from_us(8);
 
 /// Launching a layer's kernels one by one, without a graph: an estimate, the middle of 20 to 40 microseconds.
 const LAUNCH_US_PER_LAYER: f64 = 30.0;
@@ -135,7 +129,7 @@ impl StepTime for Roofline {
         let gpu_ps = self.dense_ps(tokens, batch.samples()) + self.attention.cost_ps(batch);
         StepCost {
             gpu: Span::from_ps(gpu_ps.max(self.floor_ps(tokens))),
-            host: HOST_BASE + HOST_PER_SEQUENCE * batch.sequences(),
+            host: host::span(batch.sequences()),
         }
     }
 

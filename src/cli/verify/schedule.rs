@@ -1,26 +1,20 @@
-//! `tailcast verify`: the model against recordings of the real thing.
+//! `tailcast verify schedule`: the scheduler against recordings of vLLM's.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use flate2::read::MultiGzDecoder;
 use serde_json::Value;
 
-use super::{CliError, print};
+use super::super::{CliError, print};
+use crate::compression;
 use crate::replica::Path;
 use crate::verify::schedule::{self, Difference};
 
-/// Hold the model against recordings of the real thing
-#[derive(Debug, clap::Subcommand)]
-pub(super) enum Verify {
-    Schedule(ScheduleArguments),
-}
-
 /// Rebuild recordings of vLLM's scheduler and compare every field of every line
 #[derive(Debug, clap::Args)]
-pub(super) struct ScheduleArguments {
+pub(in crate::cli) struct Arguments {
     /// Recordings of the golden format (.jsonl, .jsonl.gz), or folders of them
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
@@ -50,13 +44,7 @@ impl From<ReplicaPath> for Path {
     }
 }
 
-pub(super) fn run(verify: &Verify) -> Result<ExitCode, CliError> {
-    match verify {
-        Verify::Schedule(arguments) => schedule(arguments),
-    }
-}
-
-fn schedule(arguments: &ScheduleArguments) -> Result<ExitCode, CliError> {
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     let files = recordings(&arguments.paths)?;
     if arguments.emit {
         return match files.as_slice() {
@@ -152,10 +140,8 @@ fn recordings(paths: &[PathBuf]) -> Result<Vec<PathBuf>, CliError> {
     Ok(files)
 }
 
-fn open(path: &std::path::Path) -> Result<BufReader<Box<dyn Read>>, CliError> {
+fn open(path: &std::path::Path) -> Result<BufReader<Box<dyn Read + Send>>, CliError> {
     let file = File::open(path).map_err(|error| at(path, error))?;
-    let mut reader = BufReader::new(file);
-    let gzipped = reader.fill_buf().map_err(|error| at(path, error))?.starts_with(&[0x1f, 0x8b]);
-    let bytes: Box<dyn Read> = if gzipped { Box::new(MultiGzDecoder::new(reader)) } else { Box::new(reader) };
-    Ok(BufReader::new(bytes))
+    let plain = compression::open(BufReader::new(file)).map_err(|error| at(path, error))?;
+    Ok(BufReader::new(plain))
 }

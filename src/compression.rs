@@ -10,7 +10,7 @@ const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
 /// The plain bytes of `source`, to be read in large pieces.
-pub(super) fn open(mut source: impl BufRead + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
+pub(crate) fn open(mut source: impl BufRead + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
     // A pipe may give its first bytes one by one, so they are asked for until they are there.
     let mut start = Vec::new();
     source.by_ref().take(ZSTD.len() as u64).read_to_end(&mut start)?;

@@ -1,0 +1,61 @@
+//! Experts of one layer, from measured times by tokens and by experts visited.
+
+use super::curve::{Curve, bracket};
+use super::folder::ExpertRow;
+
+/// Measured times of a layer's experts on one card.
+#[derive(Clone, Debug)]
+pub(super) struct Experts {
+    tokens: Vec<f64>,
+    /// For each of these, microseconds by experts visited.
+    by_visited: Vec<Curve>,
+}
+
+impl Experts {
+    /// None if nothing was measured for this degree of expert parallelism.
+    pub(super) fn new(rows: &[ExpertRow], expert_parallel_size: u32) -> Option<Experts> {
+        let rows = rows.iter().filter(|row| row.expert_parallel_size == f64::from(expert_parallel_size));
+        let mut rows: Vec<&ExpertRow> = rows.collect();
+        rows.sort_by(|a, b| a.tokens.total_cmp(&b.tokens));
+        let (mut tokens, mut by_visited) = (Vec::new(), Vec::new());
+        for same in rows.chunk_by(|a, b| a.tokens == b.tokens) {
+            tokens.push(same[0].tokens);
+            by_visited.extend(Curve::through(same.iter().map(|row| (row.visited, row.us))));
+        }
+        (!tokens.is_empty()).then_some(Experts { tokens, by_visited })
+    }
+
+    /// The most tokens that were measured.
+    pub(super) fn end(&self) -> f64 {
+        self.tokens[self.tokens.len() - 1]
+    }
+
+    /// Microseconds of one layer for so many tokens that visit so many experts. Behind the last measured count, time
+    /// grows as between the last two.
+    pub(super) fn us(&self, tokens: f64, visited: f64) -> f64 {
+        let (below, share) = bracket(&self.tokens, tokens);
+        let at = |index: usize| self.by_visited[index].at(visited);
+        if tokens > self.end() && below > 0 {
+            let slope = (at(below) - at(below - 1)) / (self.tokens[below] - self.tokens[below - 1]);
+            return at(below) + slope.max(0.0) * (tokens - self.end());
+        }
+        if share == 0.0 { at(below) } else { at(below) * (1.0 - share) + at(below + 1) * share }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_and_visited_experts_are_two_axes() {
+        let row = |tokens, visited, us| ExpertRow { expert_parallel_size: 1.0, tokens, visited, us };
+        let rows = [row(1.0, 2.0, 10.0), row(4.0, 4.0, 20.0), row(4.0, 8.0, 40.0)];
+        let experts = Experts::new(&rows, 1).unwrap();
+        assert_eq!(experts.us(1.0, 2.0), 10.0);
+        assert_eq!(experts.us(4.0, 6.0), 30.0);
+        assert_eq!(experts.us(2.5, 6.0), 20.0);
+        assert_eq!(experts.us(7.0, 6.0), 50.0);
+        assert!(Experts::new(&rows, 2).is_none());
+    }
+}
