@@ -38,6 +38,34 @@ pub struct Gemm {
     pub fp8_mape_percent: Option<f64>,
 }
 
+/// Matrix products of one N and K, at several M: a third of the values of N and of K that were measured. The others
+/// are left for judging.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GemmTimes {
+    /// The card that was measured.
+    pub gpu: String,
+    /// Who measured it.
+    pub source: String,
+    /// Rows of the weight matrix.
+    pub n: f64,
+    /// Its columns.
+    pub k: f64,
+    /// `M:microseconds`, with spaces between.
+    points: String,
+}
+
+impl GemmTimes {
+    /// M and microseconds.
+    pub fn points(&self) -> impl Iterator<Item = (f64, f64)> {
+        self.points.split(' ').map(|point| {
+            let (m, us) = point.split_once(':').unwrap_or_default();
+            let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("gemm_grid.csv: {point}"));
+            (number(m), number(us))
+        })
+    }
+}
+
 /// Attention of one layer.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -60,6 +88,8 @@ pub struct Attention {
     pub prefill_inv_eff_flops: f64,
     /// Microseconds for each 10^6 bytes of queries, keys, values and outputs.
     pub prefill_us_per_mb: f64,
+    /// FlashAttention 2: start of a thread block, in microseconds.
+    pub prefill_block_us: Option<f64>,
     /// Mean absolute error of the prefill fit, in percent.
     pub prefill_mape_percent: f64,
 }
@@ -115,6 +145,13 @@ pub fn gemm(gpu: &str) -> Option<&'static Gemm> {
     ROWS.get_or_init(|| catalogue::rows("gpu_operator_coefficients.csv", csv))
         .iter()
         .find(|row| row.gpu == gpu)
+}
+
+/// bfloat16 products as measured on this card; none where only coefficients are known.
+pub fn gemm_times(gpu: &str) -> impl Iterator<Item = &'static GemmTimes> {
+    static ROWS: OnceLock<Vec<GemmTimes>> = OnceLock::new();
+    let rows = ROWS.get_or_init(|| catalogue::rows("gemm_grid.csv", include_str!("gemm_grid.csv")));
+    rows.iter().filter(move |row| row.gpu == gpu)
 }
 
 /// Attention as measured on this card, at the head size nearest to the one asked for.

@@ -10,9 +10,11 @@
 use crate::time::Span;
 
 pub mod affine;
+mod grid;
 mod host;
 pub mod profile;
 pub mod roofline;
+mod thread_blocks;
 
 /// Tokens of one prompt (or of one recomputed request) in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

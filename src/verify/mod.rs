@@ -1,6 +1,7 @@
 //! The model against recordings of the real thing.
 //!
 //! - [`schedule`]: the scheduler, field by field; `recording` is its format
+//! - [`steps`]: single operators, by their times
 //! - [`latency`]: whole servers, by what their requests waited; `measured` is the format, `server` says which engine
 //!   was measured
 
@@ -9,3 +10,4 @@ pub mod measured;
 pub mod recording;
 pub mod schedule;
 pub mod server;
+pub mod steps;

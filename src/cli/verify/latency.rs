@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::super::{CliError, print};
+use super::percent;
 use crate::report::table::Table;
 use crate::time::Time;
 use crate::verify::latency::{self, Figure, Verdict};
@@ -37,15 +38,6 @@ pub(in crate::cli) struct Arguments {
     /// Write the moments of every request, measured and replayed, into this CSV file
     #[arg(long, value_name = "FILE")]
     requests: Option<PathBuf>,
-}
-
-/// A share: "1%" or "0.01".
-fn percent(text: &str) -> Result<f64, String> {
-    let (number, scale) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 0.01));
-    let value: f64 =
-        number.trim().parse().map_err(|_| format!("expected a percentage such as 1%, got {text}"))?;
-    let share = value * scale;
-    (share.is_finite() && share >= 0.0).then_some(share).ok_or_else(|| "expected 0% or more".into())
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {

@@ -1,6 +1,6 @@
 //! Straight lines between measured points.
 //!
-//! Knows one axis, or two. Does not know what was measured.
+//! Knows one axis. Does not know what was measured.
 
 /// Measured values along one axis, in its order; at least one.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,16 +59,6 @@ impl Curve {
     }
 }
 
-/// Where `x` lies on an axis: the index of the value at or below it, and the share of the way to the next. Places
-/// outside are taken to the nearest end.
-pub(crate) fn bracket(axis: &[f64], x: f64) -> (usize, f64) {
-    let below = axis.partition_point(|value| *value <= x).saturating_sub(1);
-    match axis.get(below + 1) {
-        None => (below, 0.0),
-        Some(next) => (below, ((x - axis[below]) / (next - axis[below])).clamp(0.0, 1.0)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,13 +87,5 @@ mod tests {
     fn one_point_is_level_and_noise_never_falls_behind_the_end() {
         assert_eq!(Curve::through([(8.0, 3.0)]).unwrap().at(100.0), 3.0);
         assert_eq!(Curve::through([(1.0, 3.0), (2.0, 2.0)]).unwrap().at(100.0), 2.0);
-    }
-
-    #[test]
-    fn brackets_stay_inside() {
-        let axis = [1.0, 2.0, 4.0];
-        assert_eq!(bracket(&axis, 0.0), (0, 0.0));
-        assert_eq!(bracket(&axis, 3.0), (1, 0.5));
-        assert_eq!(bracket(&axis, 9.0), (2, 0.0));
     }
 }

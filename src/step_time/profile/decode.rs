@@ -3,10 +3,11 @@
 //! For each number of sequences the measured times are the corners of a broken line over the sum of contexts. Every
 //! piece has an integer slope, so a run of steps is an arithmetic series until a corner is reached.
 
-use super::curve::{Curve, bracket};
+use super::curve::Curve;
 use super::folder::AttentionRow;
 use super::uneven::Uneven;
 use crate::step_time::Decodes;
+use crate::step_time::grid::bracket;
 
 /// A straight piece of the line.
 #[derive(Clone, Copy, Debug, PartialEq)]

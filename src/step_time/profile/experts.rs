@@ -1,7 +1,8 @@
 //! Experts of one layer, from measured times by tokens and by experts visited.
 
-use super::curve::{Curve, bracket};
+use super::curve::Curve;
 use super::folder::ExpertRow;
+use crate::step_time::grid::bracket;
 
 /// Measured times of a layer's experts on one card.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 //! A decode reads its context, so time follows the sum of contexts, not the longest: unequal contexts of equal sum cost
 //! 0 to 5 % more in the median, which is left out. Prefill follows the pairs of query and key. How the two mix depends
 //! on the kernel: Hopper and data-centre Blackwell schedule tiles and give the sum; FlashAttention 2 runs both in one
-//! call, in waves of thread blocks, where decodes lose packed heads and split KV.
+//! call of thread blocks (`thread_blocks.rs`), where decodes lose packed heads and split KV.
 //!
 //! Layers with a sliding window read at most the window. A batch tells the sum of its contexts alone, so decodes count
 //! with the mean context: exact while all are shorter or all are longer than the window.
@@ -11,6 +11,7 @@
 use super::{ATTENTION_MULTIPLIER, picoseconds};
 use crate::hardware::coefficients;
 use crate::hardware::{Deployment, Gpu, Model};
+use crate::step_time::thread_blocks::{BLOCK_QUERIES, Coefficients, Shape, Work};
 use crate::step_time::{Batch, Chunk, Decodes};
 
 /// Start of a decode call inside a step, in microseconds; alone 12 to 18, where L2 holds what a step has evicted.
@@ -22,16 +23,10 @@ const DEFAULT_DECODE_INV_EFF: f64 = 1.09;
 /// Prefill on cards that were not measured, as on H100 and H200: start, excess over the peak, excess of traffic.
 const DEFAULT_PREFILL: (f64, f64, f64) = (12.8, 1.47, 2.4);
 
-/// FlashAttention 2: start of a call with prompts, in microseconds.
-const WAVE_BASE_US: f64 = 7.3;
-/// FlashAttention 2: queries of a thread block.
-const WAVE_QUERIES: u64 = 64;
-/// FlashAttention 2: time of a decode's thread blocks in a mixed call, by query head, and by query of the longest
-/// chunk (its empty thread blocks), in microseconds.
-const MIXED_US_PER_HEAD: (f64, f64) = (0.013, 2.7e-5);
-/// FlashAttention 2: excess of KV reading in a mixed call, by query heads to a key-value head, and its least.
-/// Measured 1.9 to 2.1 at four, 3.4 to 3.7 at eight.
-const MIXED_INV_EFF: (f64, f64) = (0.47, 1.07);
+/// FlashAttention 2 on cards that were not measured: start of a call with prompts and of a thread block, microseconds.
+const DEFAULT_BLOCKS: (f64, f64) = (4.0, 4.0);
+/// FlashAttention 2: an empty thread block, in microseconds, as both engine profiles have it.
+const EMPTY_BLOCK_US: f64 = 0.34;
 
 /// MLA: heads on a card, start of a decode of the attention module in microseconds, microseconds a sequence. The
 /// module was measured whole on H200, projections included, so no multiplier applies; 3 to 7 % off in the mean.
@@ -68,19 +63,32 @@ enum Prefill {
         /// Whether decodes beside the chunks start a call of their own.
         separate_decodes: bool,
     },
-    Waves {
-        base_ps: u64,
-        heads: u64,
-        sm_count: u64,
-        /// A wave over a quarter of a key.
-        per_quarter_key: u64,
-        per_window_quarter_key: u64,
-        /// A decode beside chunks, and its part that grows with the queries of the longest chunk.
-        decode: u64,
-        decode_per_query: u64,
-        decode_per_token: u64,
-        decode_per_window_token: u64,
-    },
+    /// FlashAttention 2: one call for all.
+    Blocks(Blocks),
+}
+
+/// Calls of all layers as thread blocks.
+#[derive(Clone, Copy, Debug)]
+struct Blocks {
+    shape: Shape,
+    /// Layers with full attention, and those with a sliding window.
+    layers: [f64; 2],
+    window: f64,
+    coefficients: Coefficients,
+    us_per_token: f64,
+}
+
+impl Blocks {
+    fn cost_ps(&self, batch: &Batch<'_>) -> u64 {
+        let tokens: u64 = batch.chunks.iter().map(|chunk| u64::from(chunk.tokens)).sum();
+        let windows = [f64::INFINITY, self.window];
+        let calls = self.layers.into_iter().zip(windows).filter(|(layers, _)| *layers > 0.0);
+        let us = calls.map(|(layers, window)| {
+            let work = Work::of(batch, Shape { window, ..self.shape });
+            layers * (work.us(&self.coefficients) + self.us_per_token * tokens as f64)
+        });
+        picoseconds(us.sum())
+    }
 }
 
 impl Attention {
@@ -105,14 +113,7 @@ impl Attention {
                     if separate_decodes && batch.decodes.count > 0 { self.decode_base_ps } else { 0 };
                 base_ps + whole(work) + decode_base_ps + self.decodes_ps(batch.decodes)
             }
-            Prefill::Waves { base_ps, per_quarter_key, per_window_quarter_key, .. } => {
-                let mut work = product(per_quarter_key, self.wave_quarter_keys(batch.chunks, u64::MAX));
-                if per_window_quarter_key > 0 {
-                    let quarter_keys = self.wave_quarter_keys(batch.chunks, self.window);
-                    work += product(per_window_quarter_key, quarter_keys);
-                }
-                base_ps + whole(work + self.mixed_decodes(batch))
-            }
+            Prefill::Blocks(blocks) => blocks.cost_ps(batch),
         }
     }
 
@@ -136,43 +137,6 @@ impl Attention {
         self.decode_per_sequence_ps * count
             + self.decode_per_token_ps * decodes.context_sum
             + self.decode_per_window_token_ps * in_window
-    }
-
-    /// Quarters of keys that the thread blocks of these chunks read one after another, where each query sees at most
-    /// `window` keys: the waves, each as long as the mean block, but no less than the longest block.
-    fn wave_quarter_keys(&self, chunks: &[Chunk], window: u64) -> u64 {
-        let Prefill::Waves { heads, sm_count, .. } = self.prefill else { return 0 };
-        let (mut blocks_sum, mut work_sum, mut longest) = (0u64, 0u128, 0u64);
-        for chunk in chunks {
-            let (queries, before) = (u64::from(chunk.tokens), u64::from(chunk.before));
-            let blocks = heads * queries.div_ceil(WAVE_QUERIES);
-            // The causal triangle and its partial blocks come to three quarters of the chunk.
-            let quarter_keys = (4 * before + 3 * queries).min(window.saturating_mul(4));
-            blocks_sum += blocks;
-            work_sum += u128::from(blocks) * u128::from(quarter_keys);
-            longest = longest.max(quarter_keys);
-        }
-        if blocks_sum == 0 {
-            return 0;
-        }
-        let waves = blocks_sum.div_ceil(sm_count);
-        ((u128::from(waves) * work_sum / u128::from(blocks_sum)) as u64).max(longest)
-    }
-
-    /// What decodes add to a FlashAttention 2 call with chunks.
-    fn mixed_decodes(&self, batch: &Batch<'_>) -> u128 {
-        let Prefill::Waves { decode, decode_per_query, decode_per_token, decode_per_window_token, .. } =
-            self.prefill
-        else {
-            return 0;
-        };
-        let count = u64::from(batch.decodes.count);
-        let queries_max = batch.chunks.iter().map(|chunk| u64::from(chunk.tokens)).max().unwrap_or(0);
-        let context_sum = batch.decodes.context_sum;
-        product(decode, count)
-            + product(decode_per_query, count * queries_max)
-            + product(decode_per_token, context_sum)
-            + product(decode_per_window_token, context_sum.min(count * self.window))
     }
 }
 
@@ -232,20 +196,20 @@ fn grouped(gpu: &Gpu, model: &Model, deployment: &Deployment) -> Attention {
     let us_per_pair_and_head = prefill_inv_eff * 4.0 * head_dim * us_per_flop;
 
     let prefill = if gpu.runs_flash_attention_2() {
-        let block_us = us_per_pair_and_head * WAVE_QUERIES as f64 * f64::from(gpu.sm_count) / 4.0;
-        let mixed_inv_eff = (MIXED_INV_EFF.0 * heads / kv_heads).max(MIXED_INV_EFF.1);
-        let mixed_us = mixed_inv_eff * kv_bytes_per_token * us_per_byte;
-        Prefill::Waves {
-            base_ps: picoseconds(layers * WAVE_BASE_US),
-            heads: u64::from(model.heads / cards),
-            sm_count: u64::from(gpu.sm_count),
-            per_quarter_key: slope(full_layers * block_us),
-            per_window_quarter_key: slope(window_layers * block_us),
-            decode: slope(layers * heads * MIXED_US_PER_HEAD.0),
-            decode_per_query: slope(layers * heads * MIXED_US_PER_HEAD.1),
-            decode_per_token: slope(full_layers * mixed_us),
-            decode_per_window_token: slope(window_layers * mixed_us),
-        }
+        let (base_us, block_us) = match row.and_then(|row| Some((row.prefill_base_us, row.prefill_block_us?)))
+        {
+            Some(measured) => measured,
+            None => DEFAULT_BLOCKS,
+        };
+        // A multiprocessor has its share of the card's peak.
+        let key_us = us_per_pair_and_head * BLOCK_QUERIES * f64::from(gpu.sm_count);
+        Prefill::Blocks(Blocks {
+            shape: Shape { heads, sm_count: f64::from(gpu.sm_count), window: f64::INFINITY },
+            layers: [full_layers, window_layers],
+            window: f64::from(model.sliding_window),
+            coefficients: [base_us, block_us, key_us, EMPTY_BLOCK_US],
+            us_per_token: us_per_byte_moved * (2.0 * heads + 2.0 * kv_heads) * head_dim * 2.0,
+        })
     } else {
         let bytes_per_token = (2.0 * heads + 2.0 * kv_heads) * head_dim * 2.0;
         Prefill::Flops {

@@ -1,11 +1,14 @@
-//! The time of one matrix product: a smooth maximum of arithmetic and memory traffic.
+//! The time of one matrix product: a smooth maximum of arithmetic and memory traffic, and how measured products differ
+//! from it.
 //!
-//! Tile and wave effects are left out: crossing a tile edge costs 4 % in the median (H200), and padding M to tiles
-//! predicts no better.
+//! Where products of a card were measured on a grid of M, N and K (`hardware/gemm_grid.csv`, bfloat16), the form is
+//! multiplied by the ratio of measurement to form, straight between the grid's logarithms. On the shapes that the grid
+//! leaves out this halves the form's error. Tile edges of M are on the grid.
 
 use crate::hardware::coefficients;
 use crate::hardware::models::MatrixFormat;
 use crate::hardware::{Gpu, Model};
+use crate::step_time::grid::Grid;
 
 /// Where no near card was measured: start in microseconds, excess of arithmetic, excess of traffic, sharpness.
 const DEFAULT: (f64, f64, f64, f64) = (4.0, 1.3, 1.2, 2.0);
@@ -19,7 +22,7 @@ const FP8_MULTIPLIER: f64 = 1.1;
 pub(super) const OTHER_EXPERTS: &str = "h100-sxm";
 
 /// Prices matrix products `[M, K] x [K, N]` of one format on one card, in microseconds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Gemm {
     c0_us: f64,
     us_per_flop: f64,
@@ -27,6 +30,8 @@ pub(super) struct Gemm {
     p: f64,
     weight_bytes: f64,
     multiplier: f64,
+    /// Measured over formed times by the logarithms of M, N and K.
+    ratios: Option<Grid<3>>,
 }
 
 impl Gemm {
@@ -44,14 +49,18 @@ impl Gemm {
             Some(tflops) => (fp8.unwrap_or(DEFAULT), tflops, FP8_MULTIPLIER),
             None => (bf16, gpu.bf16_tflops, 1.0),
         };
-        Gemm {
+        let form = Gemm {
             c0_us,
             us_per_flop: flops / (tflops * 1e6),
             us_per_byte: bandwidth / gpu.bytes_per_s() * 1e6,
             p,
             weight_bytes: format.bytes(),
             multiplier,
-        }
+            ratios: None,
+        };
+        // Ratios of bfloat16 products go with bfloat16 weights alone.
+        let measured = gpu.gemm_coefficients.as_deref().filter(|_| format == MatrixFormat::Bf16);
+        Gemm { ratios: measured.and_then(ratios), ..form }
     }
 
     /// The product of M rows with an N by K weight matrix.
@@ -62,8 +71,30 @@ impl Gemm {
         // Activations come in the format of the weights, products leave in bfloat16.
         let bytes = self.weight_bytes * (n * k + m * k) + 2.0 * m * n;
         let time = smooth_maximum(2.0 * m * n * k * self.us_per_flop, bytes * self.us_per_byte, self.p);
-        self.multiplier * (self.c0_us + time)
+        let ratio = self.ratios.as_ref().map_or(1.0, |ratios| ratios.at([m.ln(), n.ln(), k.ln()]));
+        self.multiplier * (self.c0_us + time) * ratio
     }
+}
+
+/// How products measured on this card differ from the form; none where no grid was measured.
+fn ratios(measured: &str) -> Option<Grid<3>> {
+    let card = crate::hardware::gpu(measured).ok()?;
+    let row = coefficients::gemm(measured)?;
+    let form = Gemm {
+        c0_us: row.bf16_c0_us,
+        us_per_flop: row.bf16_inv_eff_flops / (card.bf16_tflops * 1e6),
+        us_per_byte: row.bf16_inv_eff_bandwidth / card.bytes_per_s() * 1e6,
+        p: row.bf16_p,
+        weight_bytes: MatrixFormat::Bf16.bytes(),
+        multiplier: 1.0,
+        ratios: None,
+    };
+    let mut points = Vec::new();
+    for times in coefficients::gemm_times(measured) {
+        let place = |m: f64| [m.ln(), times.n.ln(), times.k.ln()];
+        points.extend(times.points().map(|(m, us)| (place(m), us / form.us(m, times.n, times.k))));
+    }
+    Grid::new(points)
 }
 
 /// `[a^p + b^p]^(1/p)`: the larger of two times that overlap, rounded at the corner.
@@ -90,9 +121,12 @@ pub(super) struct Experts {
     top_k: f64,
     hidden: f64,
     width: f64,
+    /// Share of the experts, and of the visits, that one card has.
+    share: f64,
 }
 
 impl Experts {
+    /// Experts cut into `cards` slices each.
     pub(super) fn new(gpu: &Gpu, model: &Model, format: MatrixFormat, cards: f64) -> Experts {
         let fp8_tflops = gpu.fp8_tflops.filter(|_| format == MatrixFormat::Fp8);
         // A card without fp8 arithmetic reads half the bytes and multiplies in bfloat16.
@@ -114,14 +148,20 @@ impl Experts {
             top_k: f64::from(model.top_k),
             hidden: f64::from(model.hidden),
             width: f64::from(model.moe_intermediate) / cards,
+            share: 1.0,
         }
+    }
+
+    /// The same with whole experts shared out among `cards`.
+    pub(super) fn shared_out(self, cards: f64) -> Experts {
+        Experts { share: cards.recip(), ..self }
     }
 
     /// All routed experts of a layer for M tokens, with uniform routing.
     pub(super) fn us(&self, m: f64) -> f64 {
-        let pairs = m * self.top_k;
+        let pairs = m * self.top_k * self.share;
         // Experts that at least one token visits: only their weights are read.
-        let visited = self.experts * (1.0 - (1.0 - self.top_k / self.experts).powf(m));
+        let visited = self.share * self.experts * (1.0 - (1.0 - self.top_k / self.experts).powf(m));
         let weights = visited * 3.0 * self.hidden * self.width * self.weight_bytes;
         let bytes = weights + pairs * (2.0 * self.hidden + 3.0 * self.width) * 2.0;
         let flops = 6.0 * pairs * self.hidden * self.width;
