@@ -15,6 +15,7 @@ use crate::scenario::file::PredictorFile;
 use crate::study::compare::Contender;
 
 mod compare;
+mod explain;
 mod init;
 mod list;
 mod pace;
@@ -53,6 +54,8 @@ enum Command {
     Trace(trace::Trace),
     #[command(subcommand)]
     Verify(verify::Verify),
+    #[command(subcommand)]
+    Explain(explain::Explain),
     #[command(subcommand)]
     List(list::List),
     Schema(schema::Arguments),
@@ -184,6 +187,7 @@ pub fn main() -> ExitCode {
         Command::Init(arguments) => init::run(&arguments),
         Command::Trace(command) => trace::run(&command),
         Command::Verify(command) => verify::run(&command),
+        Command::Explain(command) => explain::run(&command),
         Command::List(command) => list::run(&command),
         Command::Schema(arguments) => schema::run(&arguments),
     };

@@ -5,12 +5,14 @@
 
 pub mod catalogue;
 pub mod coefficients;
+pub mod config_json;
 pub mod defaults;
 pub mod gpus;
 pub mod memory;
 pub mod models;
 
 pub use catalogue::CatalogueError;
+pub use config_json::ConfigError;
 pub use defaults::Deployment;
 pub use gpus::{Gpu, gpu, gpus};
 pub use memory::{CannotStart, KvCapacity};

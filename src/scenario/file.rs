@@ -234,7 +234,7 @@ pub struct ReplicaFile {
     /// How many of this kind.
     #[serde(default = "one_u32")]
     pub count: u32,
-    /// A name of `tailcast list models`, or a Hugging Face id.
+    /// A name of `tailcast list models`, a Hugging Face id, or the path of a `config.json`, relative to this scenario.
     pub model: String,
     /// A name of `tailcast list gpus`.
     pub gpu: String,

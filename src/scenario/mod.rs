@@ -144,12 +144,18 @@ impl Loaded {
     /// # Errors
     /// As [`Loaded::resolve`].
     pub fn resolved_text(&self, policies: &[String], folder: &Path) -> Result<String, ScenarioError> {
-        let mut file = resolve::fill_in(&self.file).map_err(|fault| fault.locate(&self.name, &self.text))?;
+        let mut file = resolve::fill_in(&self.file, &self.folder)
+            .map_err(|fault| fault.locate(&self.name, &self.text))?;
         if !policies.is_empty() {
             file.policies = policies.to_vec();
         }
         if let Some(trace) = &mut file.workload.trace {
             *trace = relative(&self.folder.join(&*trace), folder);
+        }
+        for model in
+            file.replicas.iter_mut().map(|kind| &mut kind.model).filter(|model| model.ends_with(".json"))
+        {
+            *model = relative(&self.folder.join(&*model), folder);
         }
         for profile in file.replicas.iter_mut().filter_map(|kind| kind.step_time.profile.as_mut()) {
             *profile = relative(&self.folder.join(&*profile), folder);

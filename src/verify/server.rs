@@ -2,13 +2,14 @@
 //!
 //! Knows vLLM's names of options and the catalogue. Does not know requests.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::measured::{MeasuredError, MeasuredRun};
 use crate::hardware::models::{KvCacheDtype, WeightDtype};
-use crate::hardware::{Deployment, Gpu, KvCapacity, Model, gpu, gpus, model};
+use crate::hardware::{Deployment, Gpu, KvCapacity, Model, config_json, gpu, gpus, model};
 use crate::replica::{EngineConfig, SchedulingPolicy};
 use crate::step_time::StepTime;
 use crate::step_time::profile::{LayerProfile, LayerTimes};
@@ -22,7 +23,7 @@ pub struct Given {
     pub profile: Option<std::path::PathBuf>,
     /// The card.
     pub gpu: Option<String>,
-    /// The model.
+    /// The model: a name, or the path of a `config.json`.
     pub model: Option<String>,
     /// Blocks of the KV cache.
     pub num_gpu_blocks: Option<u32>,
@@ -118,6 +119,7 @@ impl Server {
         };
         let card = card(run, given, profile.as_ref(), &mut options)?;
         let shape = shape(run, given, &options)?;
+        let shape = shape.as_ref();
         let deployment = deployment(card, shape, tensor_parallel_size, &mut options)?;
         let num_gpu_blocks = match (given.num_gpu_blocks, options.count("num_gpu_blocks")?) {
             (Some(blocks), _) | (None, Some(blocks)) => blocks,
@@ -233,10 +235,21 @@ fn card(
     Ok(card)
 }
 
-fn shape(run: &MeasuredRun, given: &Given, options: &Options<'_>) -> Result<&'static Model, MeasuredError> {
+fn shape(
+    run: &MeasuredRun,
+    given: &Given,
+    options: &Options<'_>,
+) -> Result<Cow<'static, Model>, MeasuredError> {
+    if let Some(path) = given.model.as_deref().filter(|name| name.ends_with(".json")) {
+        let read = config_json::read(std::path::Path::new(path));
+        return read
+            .map(Cow::Owned)
+            .map_err(|error| MeasuredError::of(&run.meta_file, format!("--model: {error}")));
+    }
     let named = given.model.as_deref().or(run.meta.model.as_deref()).or_else(|| options.word("model"));
     let name = named.ok_or_else(|| MeasuredError::of(&run.meta_file, "names no model; say --model NAME"))?;
     model(name)
+        .map(Cow::Borrowed)
         .map_err(|error| MeasuredError::of(&run.meta_file, format!("model: {error}; or say --model NAME")))
 }
 

@@ -372,3 +372,36 @@ fn verify_schedule_tells_the_first_difference() {
         stdout(&differs)
     );
 }
+
+/// A model that the catalogue lacks comes from its config.json, and memory is told part by part.
+#[test]
+fn a_config_json_is_a_model_and_memory_is_explained() {
+    let folder = folder_with(&SCENARIO.replace("\"Llama-3.1-8B\"", "\"config.json\""));
+    let config = r#"{"architectures":["LlamaForCausalLM"],"hidden_size":4096,"intermediate_size":14336,
+        "max_position_embeddings":131072,"num_attention_heads":32,"num_hidden_layers":32,"num_key_value_heads":8,
+        "vocab_size":128256}"#;
+    fs::write(folder.path().join("config.json"), config).unwrap();
+    let by_path = tailcast(&["explain", "memory", "scenario.toml"], folder.path());
+    assert_eq!(by_path.status.code(), Some(0), "{}", stderr(&by_path));
+    let by_name = tailcast(
+        &["explain", "memory", "scenario.toml", "--set", "replicas.model=llama-3.1-8b"],
+        folder.path(),
+    );
+    let told = stdout(&by_name);
+    for part in
+        ["weights and rotary table", "activation peak", "CUDA graphs", "= KV cache", "blocks of 16 tokens"]
+    {
+        assert!(told.contains(part), "{told}");
+    }
+    let after_name = |text: &str| text.split_once('\n').unwrap().1.to_owned();
+    assert_eq!(after_name(&stdout(&by_path)), after_name(&told));
+
+    fs::write(folder.path().join("config.json"), config.replace("Llama", "Mamba")).unwrap();
+    let refused = tailcast(&["run", "scenario.toml"], folder.path());
+    assert_eq!(refused.status.code(), Some(2));
+    let said = stderr(&refused);
+    assert!(
+        said.contains("architectures: MambaForCausalLM is not understood") && said.contains("scenario.toml:"),
+        "{said}"
+    );
+}

@@ -26,7 +26,7 @@ pub(in crate::cli) struct Arguments {
     /// The card, where the meta file does not name it
     #[arg(long, value_name = "NAME")]
     gpu: Option<String>,
-    /// The model, where the meta file does not name it or names one that the catalogue lacks
+    /// The model, where the meta file does not name it or names one that the catalogue lacks: a name, or a config.json
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Blocks of the KV cache, where the meta file does not tell

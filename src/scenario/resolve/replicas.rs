@@ -1,10 +1,12 @@
 //! Replicas: flags checked as vLLM checks them, memory as it resolves it, and a price list.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::path::Path;
 
 use super::step_time::step_time;
 use super::{Fault, ReplicaKind, at_least_one, fault};
+use crate::hardware::config_json;
 use crate::hardware::defaults::Deployment;
 use crate::hardware::gpus::{Gpu, gpu, gpus};
 use crate::hardware::memory::{CannotStart, KvCapacity};
@@ -20,7 +22,12 @@ use crate::time::Span;
 /// The version of vLLM whose scheduler is modelled.
 const MODELLED_VERSION: &str = "0.24";
 
-fn catalogue_entry(path: &str, file: &ReplicaFile) -> Result<(&'static Gpu, &'static Model), Fault> {
+/// The card, and the model: of the catalogue, or of the `config.json` that the key names.
+fn card_and_model(
+    path: &str,
+    file: &ReplicaFile,
+    folder: &Path,
+) -> Result<(&'static Gpu, Cow<'static, Model>), Fault> {
     let unknown = |key: &str, message: String, known: Vec<&str>, wrong: &str, list: &str| {
         fault(format!("{path}.{key}"), message)
             .help(format!("{} (`tailcast list {list}` shows all)", nearest_or_all(wrong, &known)))
@@ -29,12 +36,17 @@ fn catalogue_entry(path: &str, file: &ReplicaFile) -> Result<(&'static Gpu, &'st
         let known = gpus().iter().map(|gpu| gpu.name.as_str()).collect();
         unknown("gpu", format!("no GPU `{}` is in the catalogue", file.gpu), known, &file.gpu, "gpus")
     })?;
+    if file.model.ends_with(".json") {
+        let shape = config_json::read(&folder.join(&file.model))
+            .map_err(|error| fault(format!("{path}.model"), error.to_string()))?;
+        return Ok((card, Cow::Owned(shape)));
+    }
     let shape = model(&file.model).map_err(|_| {
         let known = models().iter().map(|model| model.name.as_str()).collect();
         let short = file.model.rsplit('/').next().unwrap_or_default();
         unknown("model", format!("no model `{}` is in the catalogue", file.model), known, short, "models")
     })?;
-    Ok((card, shape))
+    Ok((card, Cow::Borrowed(shape)))
 }
 
 fn deployment(path: &str, file: &ReplicaFile, card: &Gpu, shape: &Model) -> Result<Deployment, Fault> {
@@ -132,7 +144,8 @@ pub(super) fn replica_kind(
 ) -> Result<ReplicaKind, Fault> {
     let path = format!("replicas.{index}");
     at_least_one(&format!("{path}.count"), file.count)?;
-    let (card, shape) = catalogue_entry(&path, file)?;
+    let (card, shape) = card_and_model(&path, file, folder)?;
+    let shape = shape.as_ref();
     let deployment = deployment(&path, file, card, shape)?;
     if let Some(version) =
         file.vllm_version.as_deref().filter(|version| !version.starts_with(MODELLED_VERSION))
@@ -201,12 +214,12 @@ pub(super) fn replica_kind(
 }
 
 /// The file with vLLM's defaults for its cards written out.
-pub(in crate::scenario) fn fill_in(file: &ScenarioFile) -> Result<ScenarioFile, Fault> {
+pub(in crate::scenario) fn fill_in(file: &ScenarioFile, folder: &Path) -> Result<ScenarioFile, Fault> {
     let mut filled = file.clone();
     for (index, kind) in filled.replicas.iter_mut().enumerate() {
         let path = format!("replicas.{index}");
-        let (card, shape) = catalogue_entry(&path, kind)?;
-        let deployment = deployment(&path, kind, card, shape)?;
+        let (card, shape) = card_and_model(&path, kind, folder)?;
+        let deployment = deployment(&path, kind, card, &shape)?;
         kind.vllm_version.get_or_insert_with(|| MODELLED_VERSION.into());
         kind.gpu_memory_utilization = Some(deployment.gpu_memory_utilization);
         kind.max_model_len = Some(deployment.max_model_len);
