@@ -1,7 +1,7 @@
 //! Models that the catalogue lacks: the shape, from the `config.json` of Hugging Face.
 //!
 //! Knows the decoder families whose layers the step-time and memory models describe, and the fields each must have.
-//! Does not guess: an architecture that is not in [`FAMILIES`], and a field that is missing or out of range, are
+//! Does not guess: an architecture that is not in `FAMILIES`, and a field that is missing or out of range, are
 //! refused by name.
 
 use std::path::Path;

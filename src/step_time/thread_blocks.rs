@@ -11,7 +11,7 @@
 use crate::step_time::{Batch, Chunk};
 
 /// Queries of a thread block.
-pub(super) const BLOCK_QUERIES: f64 = 64.0;
+pub(super) const BLOCK_QUERIES: u64 = 64;
 /// The share of the longest block that the last wave waits for where blocks differ: half of it in the mean.
 const TAIL: f64 = 0.5;
 
@@ -22,11 +22,11 @@ pub(super) type Coefficients = [f64; 4];
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Shape {
     /// Query heads on the card.
-    pub(super) heads: f64,
+    pub(super) heads: u64,
     /// Multiprocessors.
-    pub(super) sm_count: f64,
-    /// Keys that a query sees at most; infinite without a sliding window.
-    pub(super) window: f64,
+    pub(super) sm_count: u64,
+    /// Keys that a query sees at most; [`u64::MAX`] without a sliding window.
+    pub(super) window: u64,
 }
 
 /// What one call asks of the card: the two sums that may bind it, as amounts of the four coefficients.
@@ -39,28 +39,29 @@ pub(super) struct Work {
 impl Work {
     /// The work of a batch with at least one chunk.
     pub(super) fn of(batch: &Batch<'_>, shape: Shape) -> Work {
-        let blocks_of = |chunk: &Chunk| (f64::from(chunk.tokens) / BLOCK_QUERIES).ceil();
-        let most = batch.chunks.iter().map(blocks_of).fold(1.0, f64::max);
-        let (mut full, mut keys, mut empty, mut longest) = (0.0, 0.0, 0.0, 0.0_f64);
+        // Blocks and keys are counted in integers: every decision of a predicting router prices some batches.
+        let (mut full, mut keys, mut most, mut longest) = (0, 0, 1, 0);
         for chunk in batch.chunks {
             let blocks = blocks_of(chunk);
+            most = most.max(blocks);
             full += blocks;
-            empty += most - blocks;
             keys += chunk_keys(chunk, blocks, shape.window);
-            longest = longest.max(f64::from(chunk.before) + f64::from(chunk.tokens));
+            longest = longest.max(u64::from(chunk.before) + u64::from(chunk.tokens));
         }
-        let count = f64::from(batch.decodes.count);
-        let alone = batch.chunks.len() == 1 && count == 0.0;
+        let count = u64::from(batch.decodes.count);
+        let sequences = batch.chunks.len() as u64 + count;
+        let alone = sequences == 1;
         full += count;
-        keys += (batch.decodes.context_sum as f64).min(count * shape.window);
-        empty += count * (most - 1.0);
-        longest = longest.max(f64::from(batch.decodes.context_max)).min(shape.window + BLOCK_QUERIES);
+        keys += batch.decodes.context_sum.min(count.saturating_mul(shape.window));
+        let empty = sequences * most - full;
+        longest = longest.max(u64::from(batch.decodes.context_max));
+        let longest = longest.min(shape.window.saturating_add(BLOCK_QUERIES)) as f64;
         let spread = if alone {
-            let waves = (shape.heads * full / shape.sm_count).ceil();
-            [1.0, waves, waves * keys / full, 0.0]
+            let waves = (shape.heads * full).div_ceil(shape.sm_count) as f64;
+            [1.0, waves, waves * keys as f64 / full.max(1) as f64, 0.0]
         } else {
-            let share = shape.heads / shape.sm_count;
-            [1.0, share * full + TAIL, share * keys + TAIL * longest, share * empty]
+            let share = shape.heads as f64 / shape.sm_count as f64;
+            [1.0, share * full as f64 + TAIL, share * keys as f64 + TAIL * longest, share * empty as f64]
         };
         Work { spread, longest: [1.0, 1.0, longest, 0.0] }
     }
@@ -77,15 +78,19 @@ impl Work {
     }
 }
 
+fn blocks_of(chunk: &Chunk) -> u64 {
+    u64::from(chunk.tokens).div_ceil(BLOCK_QUERIES)
+}
+
 /// Keys that all blocks of a chunk read, one head: a block reads up to its own last query.
-fn chunk_keys(chunk: &Chunk, blocks: f64, window: f64) -> f64 {
-    let (queries, before) = (f64::from(chunk.tokens), f64::from(chunk.before));
-    let most = window + BLOCK_QUERIES;
+fn chunk_keys(chunk: &Chunk, blocks: u64, window: u64) -> u64 {
+    let (queries, before) = (u64::from(chunk.tokens), u64::from(chunk.before));
+    let most = window.saturating_add(BLOCK_QUERIES);
     if before + queries <= most {
-        return blocks * before + BLOCK_QUERIES * blocks * (blocks - 1.0) / 2.0 + queries;
+        return blocks * before + BLOCK_QUERIES * blocks * blocks.saturating_sub(1) / 2 + queries;
     }
-    let block_keys = |block: u32| (before + queries.min(f64::from(block) * BLOCK_QUERIES)).min(most);
-    (1..=blocks as u32).map(block_keys).sum()
+    let block_keys = |block: u64| (before + queries.min(block * BLOCK_QUERIES)).min(most);
+    (1..=blocks).map(block_keys).sum()
 }
 
 fn product(amounts: &Coefficients, coefficients: &Coefficients) -> f64 {
@@ -97,7 +102,7 @@ mod tests {
     use super::*;
     use crate::step_time::Decodes;
 
-    const SHAPE: Shape = Shape { heads: 32.0, sm_count: 128.0, window: f64::INFINITY };
+    const SHAPE: Shape = Shape { heads: 32, sm_count: 128, window: u64::MAX };
     const COSTS: Coefficients = [10.0, 5.0, 0.03, 0.3];
 
     fn us(chunks: &[Chunk], decodes: Decodes, shape: Shape) -> f64 {
@@ -129,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_window_caps_what_blocks_read() {
-        let narrow = Shape { window: 64.0, ..SHAPE };
+        let narrow = Shape { window: 64, ..SHAPE };
         let far = us(&[chunk(256, 100_000)], Decodes::default(), narrow);
         assert_eq!(far, 10.0 + 5.0 + 0.03 * 128.0);
         let near = us(&[chunk(64, 0)], Decodes::default(), narrow);

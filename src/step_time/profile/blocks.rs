@@ -26,7 +26,7 @@ pub(super) struct ThreadBlocks {
 impl ThreadBlocks {
     /// Fits the form to the rows with a chunk; none if fewer than ten were measured.
     pub(super) fn fit(rows: &[AttentionRow], heads: u32, sm_count: u32) -> Option<ThreadBlocks> {
-        let shape = Shape { heads: f64::from(heads), sm_count: f64::from(sm_count), window: f64::INFINITY };
+        let shape = Shape { heads: u64::from(heads), sm_count: u64::from(sm_count), window: u64::MAX };
         let rows: Vec<AttentionRow> = rows.iter().filter(|row| row.chunk > 0.0).copied().collect();
         if rows.len() < 10 {
             return None;

@@ -73,7 +73,7 @@ struct Blocks {
     shape: Shape,
     /// Layers with full attention, and those with a sliding window.
     layers: [f64; 2],
-    window: f64,
+    window: u64,
     coefficients: Coefficients,
     us_per_token: f64,
 }
@@ -81,7 +81,7 @@ struct Blocks {
 impl Blocks {
     fn cost_ps(&self, batch: &Batch<'_>) -> u64 {
         let tokens: u64 = batch.chunks.iter().map(|chunk| u64::from(chunk.tokens)).sum();
-        let windows = [f64::INFINITY, self.window];
+        let windows = [u64::MAX, self.window];
         let calls = self.layers.into_iter().zip(windows).filter(|(layers, _)| *layers > 0.0);
         let us = calls.map(|(layers, window)| {
             let work = Work::of(batch, Shape { window, ..self.shape });
@@ -202,11 +202,15 @@ fn grouped(gpu: &Gpu, model: &Model, deployment: &Deployment) -> Attention {
             None => DEFAULT_BLOCKS,
         };
         // A multiprocessor has its share of the card's peak.
-        let key_us = us_per_pair_and_head * BLOCK_QUERIES * f64::from(gpu.sm_count);
+        let key_us = us_per_pair_and_head * BLOCK_QUERIES as f64 * f64::from(gpu.sm_count);
         Prefill::Blocks(Blocks {
-            shape: Shape { heads, sm_count: f64::from(gpu.sm_count), window: f64::INFINITY },
+            shape: Shape {
+                heads: u64::from(model.heads / cards),
+                sm_count: u64::from(gpu.sm_count),
+                window: u64::MAX,
+            },
             layers: [full_layers, window_layers],
-            window: f64::from(model.sliding_window),
+            window: u64::from(model.sliding_window),
             coefficients: [base_us, block_us, key_us, EMPTY_BLOCK_US],
             us_per_token: us_per_byte_moved * (2.0 * heads + 2.0 * kv_heads) * head_dim * 2.0,
         })
