@@ -1,4 +1,4 @@
-//! Measured coefficients of matrix products, experts, attention and all-reduce, by card.
+//! Measured coefficients of matrix products, experts, attention and collectives, by card.
 //!
 //! Fits of public operator measurements; every row names its source and its mean absolute percentage error. The
 //! formulas they belong to are in [`crate::step_time::roofline`].
@@ -138,6 +138,30 @@ pub struct AllReduce {
     pub mape_percent: f64,
 }
 
+/// NCCL's all-gather and reduce-scatter: a start and a line each, by the bytes of all cards together.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gather {
+    /// The card that was measured.
+    pub gpu: String,
+    /// Who measured it.
+    pub source: String,
+    /// Cards that take part.
+    pub cards: u32,
+    /// Start of an all-gather, in microseconds.
+    pub all_gather_us: f64,
+    /// Its slope, as 10^9 bytes a second.
+    pub all_gather_gb_per_s: f64,
+    /// Mean absolute error of the fit, in percent.
+    pub all_gather_mape_percent: f64,
+    /// Start of a reduce-scatter, in microseconds.
+    pub reduce_scatter_us: f64,
+    /// Its slope, as 10^9 bytes a second.
+    pub reduce_scatter_gb_per_s: f64,
+    /// Mean absolute error of the fit, in percent.
+    pub reduce_scatter_mape_percent: f64,
+}
+
 /// Matrix products as measured on this card.
 pub fn gemm(gpu: &str) -> Option<&'static Gemm> {
     static ROWS: OnceLock<Vec<Gemm>> = OnceLock::new();
@@ -186,6 +210,15 @@ pub fn all_reduce(gpu: &str, tensor_parallel_size: u32) -> Option<&'static AllRe
         .find(|row| row.gpu == gpu && row.tensor_parallel_size == tensor_parallel_size)
 }
 
+/// All-gather and reduce-scatter as measured among this many of these cards.
+pub fn gather(gpu: &str, cards: u32) -> Option<&'static Gather> {
+    static ROWS: OnceLock<Vec<Gather>> = OnceLock::new();
+    let csv = include_str!("gather_coefficients.csv");
+    ROWS.get_or_init(|| catalogue::rows("gather_coefficients.csv", csv))
+        .iter()
+        .find(|row| row.gpu == gpu && row.cards == cards)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::gpus;
@@ -202,6 +235,7 @@ mod tests {
             }
             if let Some(name) = &gpu.allreduce_coefficients {
                 assert!(all_reduce(name, 2).is_some(), "{}: {name}", gpu.name);
+                assert!([2, 4, 8].iter().all(|cards| gather(name, *cards).is_some()), "{}: {name}", gpu.name);
             }
         }
     }

@@ -16,6 +16,10 @@ pub const GPU_MEMORY_UTILIZATION: f64 = 0.92;
 pub struct Deployment {
     /// Cards that share every layer.
     pub tensor_parallel_size: u32,
+    /// Engines of one server. Those of a model with experts share its experts among all of their cards.
+    pub data_parallel_size: u32,
+    /// Whether whole experts are shared out among cards, and not slices of each.
+    pub enable_expert_parallel: bool,
     /// Share of each card's memory that vLLM plans with.
     pub gpu_memory_utilization: f64,
     /// Tokens of a step, at most.
@@ -46,6 +50,8 @@ impl Deployment {
             default_max_num_batched_tokens(gpu).min(max_num_seqs.saturating_mul(max_model_len));
         Deployment {
             tensor_parallel_size: 1,
+            data_parallel_size: 1,
+            enable_expert_parallel: false,
             gpu_memory_utilization: GPU_MEMORY_UTILIZATION,
             max_num_batched_tokens,
             max_num_seqs: max_num_seqs.min(max_num_batched_tokens),
@@ -55,6 +61,21 @@ impl Deployment {
             weight_dtype: WeightDtype::Auto,
             enforce_eager: false,
         }
+    }
+
+    /// Cards among which the experts of a layer are shared out, in one way or the other.
+    pub fn expert_cards(&self) -> u32 {
+        self.tensor_parallel_size * self.data_parallel_size
+    }
+
+    /// Cards among which whole experts are shared out.
+    pub fn expert_parallel_size(&self) -> u32 {
+        if self.enable_expert_parallel { self.expert_cards() } else { 1 }
+    }
+
+    /// Slices into which each expert is cut.
+    pub fn expert_slices(&self) -> u32 {
+        self.expert_cards() / self.expert_parallel_size()
     }
 
     /// The largest batch that has a CUDA graph, in tokens; 0 where graphs are off.

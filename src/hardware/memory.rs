@@ -133,7 +133,11 @@ impl KvCapacity {
         check_heads(model, deployment.tensor_parallel_size)?;
         let total_bytes = gpu.memory_bytes;
         let requested_bytes = (total_bytes as f64 * deployment.gpu_memory_utilization).ceil() as u64;
-        let weight_bytes = model.weight_bytes(deployment.tensor_parallel_size, deployment.weight_dtype);
+        let weight_bytes = model.weight_bytes(
+            deployment.tensor_parallel_size,
+            deployment.expert_cards(),
+            deployment.weight_dtype,
+        );
         let activation_peak_bytes = activation_peak_bytes(gpu, model, deployment);
         let cuda_graph_bytes = cuda_graph_bytes(deployment);
         let non_torch_bytes = non_torch_bytes(deployment);
@@ -215,7 +219,7 @@ fn activation_peak_bytes(gpu: &Gpu, model: &Model, deployment: &Deployment) -> u
     let dense = (halves + 1) * u64::from(model.intermediate) / cards;
     // The fused expert kernel keeps two buffers with a row for each pair of token and expert; the first serves both
     // the gate-and-up product and the way back to the residual width.
-    let expert_width = u64::from(model.moe_intermediate) / cards;
+    let expert_width = u64::from(model.moe_intermediate / deployment.expert_slices());
     let experts = u64::from(model.top_k) * ((halves * expert_width).max(hidden) + expert_width);
     let query_heads = u64::from(model.heads) / cards;
     let kv_heads = u64::from(model.kv_heads_per_gpu(deployment.tensor_parallel_size));
@@ -300,7 +304,7 @@ mod tests {
     /// vLLM's log of Llama-3.1-8B: "Model loading took 14.99 GiB".
     #[test]
     fn weights_are_what_vllm_reports() {
-        let bytes = model("llama-3.1-8b").unwrap().weight_bytes(1, Default::default());
+        let bytes = model("llama-3.1-8b").unwrap().weight_bytes(1, 1, Default::default());
         assert!((gib(bytes) - 14.99).abs() < 0.01, "{}", gib(bytes));
     }
 

@@ -187,17 +187,17 @@ impl Model {
 
     /// Bytes of weights on each card.
     ///
-    /// Parameters in their stored format, divided among the cards, plus what every card holds whole: key-value
+    /// Parameters in their stored format, divided among the cards (experts among `expert_cards`, those of all
+    /// data-parallel engines together), plus what every card holds whole: key-value
     /// projections that are replicated, and the table of rotary angles (`max_position` rows of bfloat16), which
     /// vLLM counts into "Model loading took" (14.99 GiB for Llama-3.1-8B: 14.96 of weights and 0.03 of table).
-    pub fn weight_bytes(&self, tensor_parallel_size: u32, dtype: WeightDtype) -> u64 {
+    pub fn weight_bytes(&self, tensor_parallel_size: u32, expert_cards: u32, dtype: WeightDtype) -> u64 {
         let cards = f64::from(tensor_parallel_size);
         let experts = self.expert_parameters();
         let embedding = self.embedding_parameters();
         let rest = self.params_b * 1e9 - experts - embedding;
-        let divided = embedding * MatrixFormat::Bf16.bytes()
-            + experts * self.expert_format(dtype).bytes()
-            + rest * self.dense_format(dtype).bytes();
+        let divided = embedding * MatrixFormat::Bf16.bytes() + rest * self.dense_format(dtype).bytes();
+        let experts = experts * self.expert_format(dtype).bytes() / f64::from(expert_cards);
         let replicated_heads = if self.is_mla() {
             0.0
         } else {
@@ -210,7 +210,7 @@ impl Model {
             * self.dense_format(dtype).bytes();
         let rotary_dim = if self.is_mla() { self.qk_rope_head_dim } else { self.head_dim };
         let rotary = u64::from(self.max_position) * u64::from(rotary_dim) * 2;
-        (divided / cards + replicated).round() as u64 + rotary
+        (divided / cards + experts + replicated).round() as u64 + rotary
     }
 }
 

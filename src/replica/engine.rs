@@ -76,7 +76,9 @@ pub(super) struct Engine {
     ledger_until: Time,
     #[expect(clippy::vec_box, reason = "boxes move between here and the steps in flight")]
     spare: Vec<Box<Step>>,
+    /// The newest step's, with the decodes beside them.
     chunks: Vec<Chunk>,
+    decodes: Decodes,
     pub(super) taken: Vec<Taken>,
     check: bool,
 }
@@ -102,6 +104,7 @@ impl Engine {
             ledger_until: Time::ZERO,
             spare: Vec::new(),
             chunks: Vec::new(),
+            decodes: Decodes::default(),
             taken: Vec::new(),
             check: false,
         }
@@ -133,6 +136,22 @@ impl Engine {
 
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight.is_empty() && !self.scheduler.has_requests()
+    }
+
+    pub(super) fn newest_batch(&self) -> Batch<'_> {
+        Batch { chunks: &self.chunks, decodes: self.decodes }
+    }
+
+    pub(super) fn hold_newest_until(&mut self, end: Time) {
+        let newest = self.in_flight.back_mut().expect("only a step in flight can be held");
+        newest.end = end;
+        self.last_end = end;
+    }
+
+    pub(super) fn busy_until(&mut self, moment: Time) {
+        assert!(self.is_idle(), "an engine with work keeps its own time");
+        self.clock = self.clock.max(moment);
+        self.last_end = self.last_end.max(moment);
     }
 
     /// While idle: the next schedule() call has index `index`.
@@ -184,9 +203,16 @@ impl Engine {
         listeners: &mut Listeners<'_>,
     ) {
         loop {
+            if matches!(until, Limit::OneStep(step, _) if self.steps > step) {
+                return;
+            }
             if self.waits {
                 let end = self.in_flight.front().map_or(self.clock, |oldest| oldest.end);
-                if matches!(until, Limit::Time(limit) if end.max(self.clock) > limit) {
+                let limit = match until {
+                    Limit::Time(limit) | Limit::OneStep(_, limit) => limit,
+                    Limit::Step(_) => Time::MAX,
+                };
+                if end.max(self.clock) > limit {
                     return;
                 }
                 self.process_oldest(events, listeners);
@@ -200,7 +226,7 @@ impl Engine {
                 }
             }
             let reached = match until {
-                Limit::Time(limit) => self.clock >= limit,
+                Limit::Time(limit) | Limit::OneStep(_, limit) => self.clock >= limit,
                 Limit::Step(limit) => self.steps >= limit,
             };
             if reached {
@@ -215,7 +241,7 @@ impl Engine {
                 self.waits = true;
             } else {
                 let next = inbox.next_at().filter(|&at| match until {
-                    Limit::Time(limit) => at < limit,
+                    Limit::Time(limit) | Limit::OneStep(_, limit) => at < limit,
                     Limit::Step(_) => true,
                 });
                 let Some(at) = next else { return };
@@ -298,6 +324,7 @@ impl Engine {
                 prefill_tokens += part.tokens;
             }
         }
+        self.decodes = decodes;
         let cost = self.step_time.cost(&Batch { chunks: &self.chunks, decodes });
         self.clock += cost.host;
         let kind = match (step.scheduled.is_empty() && decodes.count == 0, self.chunks.is_empty()) {

@@ -110,6 +110,7 @@ impl Engine {
         match until {
             Limit::Time(until) => limit = limit.min(until),
             Limit::Step(until) => most = most.min(until - self.steps),
+            Limit::OneStep(..) => return false,
         }
         let steps = if most == 0 { 0 } else { course.steps_until(limit, most) };
         if steps == 0 || !self.tick_fits(self.steps, tries) {

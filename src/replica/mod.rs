@@ -15,13 +15,14 @@
 //! - `decode_clock`, with `clock_compose`, `clock_end` and `clock_settle`: decodes without a visit to each at
 //!   every step
 //! - `jump`: many steps at once
+//! - [`lockstep`]: engines of one server that share experts, and so every step
 
 use std::sync::Arc;
 
 use crate::observe::{Observer, Silence};
 use crate::request::{EngineOutcome, Finish, Ledger, Request, RequestId};
 use crate::signals::Signals;
-use crate::step_time::StepTime;
+use crate::step_time::{Batch, StepTime};
 use crate::time::Time;
 
 mod allocation;
@@ -36,6 +37,7 @@ mod free_list;
 pub(crate) mod inbox;
 mod jump;
 mod kv_cache;
+pub mod lockstep;
 pub mod output;
 mod prefix_table;
 pub mod scheduler;
@@ -82,6 +84,8 @@ pub enum Limit {
     Time(Time),
     /// Every schedule() call of a lower index. Recordings count arrivals in steps.
     Step(u64),
+    /// The schedule() call of this index at most, if it comes before this moment, and no output after it.
+    OneStep(u64, Time),
 }
 
 /// Somebody who writes down every step: a recording is made of this.
@@ -219,6 +223,26 @@ impl Replica {
     /// Nothing runs, waits or is in flight.
     pub fn is_idle(&self) -> bool {
         self.engine.is_idle()
+    }
+
+    /// What the newest step computes; nothing before the first.
+    fn newest_batch(&self) -> Batch<'_> {
+        self.engine.newest_batch()
+    }
+
+    /// The newest step in flight ends then, and not when it would have ended alone.
+    fn hold_newest_until(&mut self, end: Time) {
+        self.engine.hold_newest_until(end);
+    }
+
+    /// While idle: the engine loop is busy until then.
+    fn busy_until(&mut self, moment: Time) {
+        self.engine.busy_until(moment);
+    }
+
+    /// When the next input is due.
+    fn next_input(&self) -> Option<Time> {
+        self.inbox.next_at()
     }
 
     /// While idle: gives the next schedule() call this index, as recordings in steps do.

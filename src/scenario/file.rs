@@ -286,6 +286,9 @@ pub struct ReplicaFile {
     /// Without CUDA graphs.
     #[serde(default)]
     pub enforce_eager: bool,
+    /// Whole experts shared out among the cards, and not slices of each.
+    #[serde(default)]
+    pub enable_expert_parallel: bool,
     /// Admission wants room for the whole known sequence.
     #[serde(default = "yes")]
     pub scheduler_reserve_full_isl: bool,

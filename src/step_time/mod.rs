@@ -12,9 +12,12 @@ use crate::time::Span;
 pub mod affine;
 mod grid;
 mod host;
+mod links;
 pub mod profile;
 pub mod roofline;
+mod routing;
 mod thread_blocks;
+mod together;
 
 /// Tokens of one prompt (or of one recomputed request) in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +97,12 @@ pub struct Series {
 pub trait StepTime: Send + Sync + std::fmt::Debug {
     /// The price of one step. A batch without tokens is free.
     fn cost(&self, batch: &Batch<'_>) -> StepCost;
+
+    /// GPU time of one step that the engines of one server take together, a batch each: as long as the slowest, unless
+    /// they share more than the moment.
+    fn together(&self, batches: &[Batch<'_>]) -> Span {
+        batches.iter().map(|batch| self.cost(batch).gpu).max().unwrap_or_default()
+    }
 
     /// Prices of up to `steps` steps in a row of the same decodes, whose contexts grow by one token a step.
     ///

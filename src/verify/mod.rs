@@ -3,8 +3,9 @@
 //! - [`schedule`]: the scheduler, field by field; `recording` is its format
 //! - [`steps`]: single operators, by their times
 //! - [`latency`]: whole servers, by what their requests waited; `measured` is the format, `server` says which engine
-//!   was measured
+//!   was measured, `front_end` shares requests out among its ranks
 
+pub mod front_end;
 pub mod latency;
 pub mod measured;
 pub mod recording;

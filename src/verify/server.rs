@@ -38,6 +38,8 @@ pub struct Server {
     pub step_time: Arc<dyn StepTime>,
     /// Engines that share the requests.
     pub data_parallel_size: u32,
+    /// Whether they share experts too, and so every step.
+    pub shares_experts: bool,
     /// Model, card and cards, in words.
     pub name: String,
     /// What the meta file left open, and how it was filled.
@@ -133,7 +135,7 @@ impl Server {
             }
         };
         let engine = engine(&deployment, num_gpu_blocks, &mut options)?;
-        check_requests(run, &engine)?;
+        check_requests(run, &engine, deployment.data_parallel_size)?;
         let (step_time, marks): (Arc<dyn StepTime>, Vec<String>) = match &profile {
             Some(profile) => {
                 let times = LayerTimes::bind(profile, card, shape, &deployment);
@@ -148,14 +150,15 @@ impl Server {
                 (Arc::new(roofline), marks)
             }
         };
-        let cards = match tensor_parallel_size {
+        let cards = match tensor_parallel_size * deployment.data_parallel_size {
             1 => String::new(),
             cards => format!("{cards} x "),
         };
         Ok(Server {
             engine,
             step_time,
-            data_parallel_size: options.count("data_parallel_size")?.unwrap_or(1),
+            data_parallel_size: deployment.data_parallel_size,
+            shares_experts: shape.moe_layers > 0,
             name: format!("{} on {cards}{}", shape.name, card.name),
             assumed: options.assumed,
             marks,
@@ -164,11 +167,18 @@ impl Server {
 }
 
 /// Whether the server could have served these requests: a recording that it could not have made is of another one.
-fn check_requests(run: &MeasuredRun, engine: &EngineConfig) -> Result<(), MeasuredError> {
+fn check_requests(
+    run: &MeasuredRun,
+    engine: &EngineConfig,
+    data_parallel_size: u32,
+) -> Result<(), MeasuredError> {
     let usable = u64::from(engine.num_gpu_blocks.saturating_sub(1));
     for request in &run.requests {
         let wrong =
             |reason: String| Err(MeasuredError::of(&run.file, format!("request {}: {reason}", request.id)));
+        if let Some(rank) = request.rank.filter(|rank| *rank >= data_parallel_size) {
+            return wrong(format!("rank {rank} of a server with data_parallel_size = {data_parallel_size}"));
+        }
         let tokens = u64::from(request.prompt_tokens) + u64::from(request.output_tokens);
         if tokens > u64::from(engine.max_model_len) {
             return wrong(format!(
@@ -273,7 +283,25 @@ fn deployment(
         Some(name) if name.contains("fp8") => WeightDtype::Fp8,
         _ => WeightDtype::Auto,
     };
+    let data_parallel_size = options.count("data_parallel_size")?.unwrap_or(1);
+    if data_parallel_size == 0 || tensor_parallel_size == 0 {
+        return Err(options.wrong("data_parallel_size, tensor_parallel_size", "at least 1", &Value::from(0)));
+    }
+    let pipeline = options.count("pipeline_parallel_size")?.unwrap_or(1);
+    if pipeline > 1 {
+        return Err(options.wrong(
+            "pipeline_parallel_size",
+            "1: pipelines are not modelled",
+            &Value::from(pipeline),
+        ));
+    }
+    if data_parallel_size > 1 {
+        let servers = options.count("api_server_count")?;
+        options.or_assume("api_server_count", servers, 1);
+    }
     Ok(Deployment {
+        data_parallel_size,
+        enable_expert_parallel: options.switch("enable_expert_parallel")?.unwrap_or(false),
         max_num_batched_tokens: count(options, "max_num_batched_tokens", defaults.max_num_batched_tokens)?,
         max_num_seqs: count(options, "max_num_seqs", defaults.max_num_seqs)?,
         max_model_len: count(options, "max_model_len", defaults.max_model_len)?,

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use tailcast::verify::latency::{self, Verdict};
+use tailcast::time::Span;
+use tailcast::verify::latency::{self, Verdict, Way};
 use tailcast::verify::measured::MeasuredRun;
 use tailcast::verify::server::{Given, Server};
 use tailcast::verify::steps;
@@ -15,7 +16,7 @@ use crate::shared::shared;
 fn verify(path: &Path, given: &Given) -> Result<Verdict, String> {
     let run = MeasuredRun::read(path).map_err(|error| error.to_string())?;
     let server = Server::of(&run, given).map_err(|error| error.to_string())?;
-    Ok(latency::replay(&run, &server))
+    Ok(latency::replay(&run, &server, Way::LOCAL))
 }
 
 fn furthest_off(verdict: &Verdict) -> f64 {
@@ -64,7 +65,7 @@ fn the_model_agrees_with_itself() {
     let first = verify(&path, &Given::default()).unwrap();
     assert!(first.preemptions > 0, "900 blocks are meant to be too few");
     let run = MeasuredRun::read(&path).unwrap();
-    for (request, outcome) in run.requests.iter().zip(&first.outcomes) {
+    for (request, (_, outcome)) in run.requests.iter().zip(&first.outcomes) {
         let line = &mut requests[request.id as usize];
         line["queued_s"] = json!(outcome.queued.as_s());
         line["scheduled_s"] = json!(outcome.scheduled.unwrap().as_s());
@@ -82,6 +83,85 @@ fn the_model_agrees_with_itself() {
     let slower = verify(&write(folder.path(), &meta(), &requests), &Given::default()).unwrap();
     let e2e = slower.figures().into_iter().find(|figure| figure.metric == "E2E").unwrap();
     assert!((e2e.error() + 0.1 / 1.1).abs() < 1e-6, "{e2e:?}");
+}
+
+/// Without `queued_s` the run is a client's: what its requests wait is what the engine's waited, and the way.
+#[test]
+fn a_client_waits_for_the_way_too() {
+    let folder = TempDir::new().unwrap();
+    let mut requests = made_up_requests();
+    for line in &mut requests {
+        for key in ["queued_s", "scheduled_s"] {
+            line.as_object_mut().unwrap().remove(key);
+        }
+    }
+    let run = MeasuredRun::read(&write(folder.path(), &meta(), &requests)).unwrap();
+    let server = Server::of(&run, &Given::default()).unwrap();
+    let mean = |way: Way| {
+        let verdict = latency::replay(&run, &server, way);
+        let mean =
+            |metric| verdict.figures().iter().find(|figure| figure.metric == metric).unwrap().simulated_ms;
+        [mean("TTFT"), mean("TPOT"), mean("E2E")]
+    };
+    let near = mean(Way::default());
+    // Half of the network moves every arrival, which changes nothing but the moments.
+    let far = mean(Way { network: Span::from_ms(40), ..Way::default() });
+    assert!((far[0] - near[0] - 40.0).abs() < 1e-6 && (far[1] - near[1]).abs() < 1e-6, "{near:?} {far:?}");
+    let slow = mean(Way { front_end: Span::from_ms(5), per_token: Span::from_ms(2), ..Way::default() });
+    assert!(
+        (slow[0] - near[0] - 5.0).abs() < 1e-6 && (slow[1] - near[1] - 2.0).abs() < 1e-6,
+        "{near:?} {slow:?}"
+    );
+    let tokens: u64 = (0..80u64).map(|id| 39 + 3 * (id % 11)).sum();
+    assert!((slow[2] - near[2] - 5.0 - 2.0 * tokens as f64 / 80.0).abs() < 1e-6, "{near:?} {slow:?}");
+}
+
+/// Engines of a dense model never report, so its front end deals requests out like cards.
+#[test]
+fn data_parallel_engines_share_the_requests() {
+    let folder = TempDir::new().unwrap();
+    let mut meta = meta();
+    meta["engine_kwargs"]["data_parallel_size"] = json!(2);
+    let requests = made_up_requests();
+    let one = verify(&write(folder.path(), &self::meta(), &requests), &Given::default()).unwrap();
+    let two = verify(&write(folder.path(), &meta, &requests), &Given::default()).unwrap();
+    assert_eq!(two.outcomes.len(), 80);
+    assert_eq!(two.outcomes.iter().filter(|(rank, _)| *rank == 0).count(), 40);
+    assert!(two.simulated.e2e.mean_ms < one.simulated.e2e.mean_ms, "two engines have room for twice as many");
+
+    // Ranks that were recorded are kept, and a rank that the server does not have is an error.
+    let pinned: Vec<Value> = requests
+        .iter()
+        .map(|line| {
+            let mut line = line.clone();
+            line["rank"] = json!(u64::from(line["id"] == 7));
+            line
+        })
+        .collect();
+    let verdict = verify(&write(folder.path(), &meta, &pinned), &Given::default()).unwrap();
+    assert_eq!(verdict.outcomes.iter().filter(|(rank, _)| *rank == 1).count(), 1);
+    let text = verify(&write(folder.path(), &self::meta(), &pinned), &Given::default()).unwrap_err();
+    assert!(text.ends_with("request 7: rank 1 of a server with data_parallel_size = 1"), "{text}");
+}
+
+/// Engines that share experts wait for each other: the slowest step is everybody's.
+#[test]
+fn engines_that_share_experts_step_together() {
+    let folder = TempDir::new().unwrap();
+    let mut meta = meta();
+    meta["model"] = json!("Qwen/Qwen3-30B-A3B");
+    meta["hardware"]["device_name"] = json!("NVIDIA H100 80GB HBM3");
+    meta["engine_kwargs"]["data_parallel_size"] = json!(2);
+    meta["engine_kwargs"]["enable_expert_parallel"] = json!(true);
+    meta["kv_cache"]["num_gpu_blocks"] = json!(4000);
+    let requests = made_up_requests();
+    let verdict = verify(&write(folder.path(), &meta, &requests), &Given::default()).unwrap();
+    let on = |rank| verdict.outcomes.iter().filter(|(of, _)| *of == rank).count();
+    assert_eq!(on(0) + on(1), 80);
+    assert!(on(0).abs_diff(on(1)) < 12, "{} {}", on(0), on(1));
+    // A lone request decodes as fast on one engine of two as its own steps and the dummies of the other allow.
+    let alone = verify(&write(folder.path(), &meta, &requests[..1]), &Given::default()).unwrap();
+    assert!(alone.simulated.tpot.mean_ms < verdict.simulated.tpot.mean_ms);
 }
 
 /// Regression guard: how far the two recorded servers are off, as `docs/accuracy.md` says, and no further.

@@ -6,6 +6,7 @@ mod fleets;
 mod golden;
 mod jumps;
 mod laws;
+mod lockstep;
 mod queues;
 mod random_engine;
 mod shared;

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use super::super::{CliError, print};
 use super::percent;
 use crate::report::table::Table;
-use crate::time::Time;
-use crate::verify::latency::{self, Figure, Verdict};
+use crate::time::{Span, Time};
+use crate::verify::latency::{self, Figure, Verdict, Way};
 use crate::verify::measured::MeasuredRun;
 use crate::verify::server::{Given, Server};
 
@@ -32,6 +32,15 @@ pub(in crate::cli) struct Arguments {
     /// Blocks of the KV cache, where the meta file does not tell
     #[arg(long, value_name = "N")]
     num_gpu_blocks: Option<u32>,
+    /// Time in the API server before the engine, where only a client recorded [default: 6]
+    #[arg(long, value_name = "MS", value_parser = milliseconds)]
+    front_end_ms: Option<f64>,
+    /// Time on the network, there and back, where only a client recorded [default: 0]
+    #[arg(long, value_name = "MS", value_parser = milliseconds)]
+    network_ms: Option<f64>,
+    /// Time in the API server for each token on the way back, where only a client recorded [default: 46]
+    #[arg(long, value_name = "US", value_parser = milliseconds)]
+    token_us: Option<f64>,
     /// Exit with 1 if any figure is further off, such as 1%
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     max_error: Option<f64>,
@@ -47,14 +56,20 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
         model: arguments.model.clone(),
         num_gpu_blocks: arguments.num_gpu_blocks,
     };
+    let way = Way {
+        front_end: arguments.front_end_ms.map_or(Way::LOCAL.front_end, |ms| Span::from_us_f64(1e3 * ms)),
+        network: arguments.network_ms.map_or(Way::LOCAL.network, |ms| Span::from_us_f64(1e3 * ms)),
+        per_token: arguments.token_us.map_or(Way::LOCAL.per_token, Span::from_us_f64),
+    };
     let mut worst: Option<(String, Figure)> = None;
     let mut rows = MOMENTS.to_string();
     for path in &arguments.runs {
         let input = |error: &dyn std::fmt::Display| CliError::Input(error.to_string());
         let run = MeasuredRun::read(path).map_err(|error| input(&error))?;
         let server = Server::of(&run, &given).map_err(|error| input(&error))?;
-        let verdict = latency::replay(&run, &server);
+        let verdict = latency::replay(&run, &server, way);
         print(&head(&run, &server))?;
+        print(&assumed(arguments, &run, &server, way))?;
         rows.push_str(&moments(&run, &verdict));
         let mut table = Table::new(&["latency", "", "real ms", "simulated ms", "error"], 2);
         let mut last = "";
@@ -94,13 +109,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
 }
 
 const MOMENTS: &str = "run,id,prompt_tokens,output_tokens,sent_s,real_queued_s,queued_s,real_scheduled_s,scheduled_s,\
-    real_first_token_s,first_token_s,real_last_token_s,last_token_s,preemptions\n";
+    real_first_token_s,first_token_s,real_last_token_s,last_token_s,preemptions,rank\n";
 
 /// A line for each request. Moments of the engine count from its first queued request, as they were recorded.
 fn moments(run: &MeasuredRun, verdict: &Verdict) -> String {
-    let start = verdict.outcomes.iter().map(|outcome| outcome.queued).min().unwrap_or_default();
+    let start = verdict.outcomes.iter().map(|(_, outcome)| outcome.queued).min().unwrap_or_default();
     let mut rows = String::new();
-    for (request, outcome) in run.requests.iter().zip(&verdict.outcomes) {
+    for (request, (rank, outcome)) in run.requests.iter().zip(&verdict.outcomes) {
         let real = |at: Option<f64>| at.map_or(String::new(), |s| format!("{s:.6}"));
         let simulated =
             |at: Option<Time>| at.map_or(String::new(), |at| format!("{:.6}", (at - start).as_s()));
@@ -119,6 +134,7 @@ fn moments(run: &MeasuredRun, verdict: &Verdict) -> String {
             real(Some(request.last_token_s)),
             simulated(Some(outcome.done)),
             outcome.preemptions.to_string(),
+            rank.to_string(),
         ];
         rows.push_str(&cells.join(","));
         rows.push('\n');
@@ -135,11 +151,27 @@ fn head(run: &MeasuredRun, server: &Server) -> String {
         run.requests.len(),
         server.name
     );
-    if !server.assumed.is_empty() {
-        text.push_str(&format!("  assumed: {}\n", server.assumed.join(", ")));
-    }
     for mark in &server.marks {
         text.push_str(&format!("  mark: {mark}\n"));
     }
     text
+}
+
+/// What nobody said, and what was taken instead.
+fn assumed(arguments: &Arguments, run: &MeasuredRun, server: &Server, way: Way) -> String {
+    let mut assumed = server.assumed.clone();
+    if !run.seen_by_engine() {
+        let mut add = |given: Option<f64>, text: String| assumed.extend(given.is_none().then_some(text));
+        add(arguments.front_end_ms, format!("front end = {} ms", way.front_end.as_ms()));
+        add(arguments.network_ms, format!("network = {} ms", way.network.as_ms()));
+        add(arguments.token_us, format!("{} us for each token on the way back", 1e3 * way.per_token.as_ms()));
+    }
+    if assumed.is_empty() { String::new() } else { format!("  assumed: {}\n", assumed.join(", ")) }
+}
+
+/// A length of time on the command line.
+fn milliseconds(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| format!("expected a number, got {text:?}"))?;
+    let sensible = value.is_finite() && (0.0..=1e6).contains(&value);
+    sensible.then_some(value).ok_or_else(|| format!("expected 0 to 1,000,000, got {text}"))
 }

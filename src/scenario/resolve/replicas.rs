@@ -119,6 +119,8 @@ fn deployment(path: &str, file: &ReplicaFile, card: &Gpu, shape: &Model) -> Resu
     }
     Ok(Deployment {
         tensor_parallel_size: at_least_one(&at("tensor_parallel_size"), file.tensor_parallel_size)?,
+        data_parallel_size: 1,
+        enable_expert_parallel: file.enable_expert_parallel,
         gpu_memory_utilization: utilization,
         max_num_batched_tokens,
         max_num_seqs,

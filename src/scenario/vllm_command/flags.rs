@@ -69,6 +69,7 @@ const FLAGS: &[Row] = &[
     (One, "--kv-cache-dtype", Sets("kv_cache_dtype", cache_type)),
     (One, "--quantization|-q", Sets("quantization", quantization)),
     (Switch, "--enforce-eager", Sets("enforce_eager", switch)),
+    (Switch, "--enable-expert-parallel|-ep", Sets("enable_expert_parallel", switch)),
     (Switch, "--scheduler-reserve-full-isl", Sets("scheduler_reserve_full_isl", switch)),
     (One, "--watermark", Sets("watermark", watermark)),
     // Have no say in time.
@@ -207,9 +208,8 @@ const FLAGS: &[Row] = &[
     ),
     (
         Switch,
-        "--enable-expert-parallel|-ep --enable-ep-weight-filter --enable-elastic-ep --enable-eplb --enable-dbo \
-         --enable-return-routed-experts",
-        RefusedUnless(OFF, "expert parallelism is not modelled"),
+        "--enable-ep-weight-filter --enable-elastic-ep --enable-eplb --enable-dbo --enable-return-routed-experts",
+        RefusedUnless(OFF, "of expert parallelism only whole experts on each card are modelled"),
     ),
     (
         One,

@@ -117,7 +117,7 @@ fn what_is_not_modelled_is_refused() {
         "-dcp 2",
         "--nnodes 2",
         "--distributed-executor-backend ray",
-        "--enable-expert-parallel",
+        "--enable-eplb",
         "--enable-lora",
         "--lora-modules a=b c=d",
         "--kv-transfer-config '{}'",
@@ -155,7 +155,7 @@ fn what_is_not_modelled_is_refused() {
 #[test]
 fn a_default_written_out_changes_nothing() {
     let flags = "-pp 1 -dp 1 --dtype auto --stream-interval 1 --performance-mode balanced -O 2 --cpu-offload-gb 0 \
-                 --no-enable-lora --no-enable-expert-parallel --max-num-partial-prefills 1 --load-format dummy";
+                 --no-enable-lora --no-enable-eplb --max-num-partial-prefills 1 --load-format dummy";
     assert_eq!((refusals(flags), keys(flags)), (vec![], vec![]));
 }
 

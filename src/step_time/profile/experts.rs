@@ -7,38 +7,52 @@ use crate::step_time::grid::bracket;
 /// Measured times of a layer's experts on one card.
 #[derive(Clone, Debug)]
 pub(super) struct Experts {
+    /// Of the tokens of a step, the share that counts: less than all where measurements of a card with all experts
+    /// stand for one that has some, and gets that share of the visits.
+    share: f64,
     tokens: Vec<f64>,
     /// For each of these, microseconds by experts visited.
     by_visited: Vec<Curve>,
 }
 
 impl Experts {
-    /// None if nothing was measured for this degree of expert parallelism.
+    /// Experts shared out among so many cards; none if that was not measured, nor a card with all of them.
     pub(super) fn new(rows: &[ExpertRow], expert_parallel_size: u32) -> Option<Experts> {
-        let rows = rows.iter().filter(|row| row.expert_parallel_size == f64::from(expert_parallel_size));
-        let mut rows: Vec<&ExpertRow> = rows.collect();
+        let cards = f64::from(expert_parallel_size);
+        Experts::measured(rows, cards, 1.0).or_else(|| Experts::measured(rows, 1.0, cards.recip()))
+    }
+
+    fn measured(rows: &[ExpertRow], cards: f64, share: f64) -> Option<Experts> {
+        let mut rows: Vec<&ExpertRow> = rows.iter().filter(|row| row.expert_parallel_size == cards).collect();
         rows.sort_by(|a, b| a.tokens.total_cmp(&b.tokens));
         let (mut tokens, mut by_visited) = (Vec::new(), Vec::new());
         for same in rows.chunk_by(|a, b| a.tokens == b.tokens) {
             tokens.push(same[0].tokens);
             by_visited.extend(Curve::through(same.iter().map(|row| (row.visited, row.us))));
         }
-        (!tokens.is_empty()).then_some(Experts { tokens, by_visited })
+        (!tokens.is_empty()).then_some(Experts { share, tokens, by_visited })
     }
 
-    /// The most tokens that were measured.
+    /// The most tokens of a step that were measured.
     pub(super) fn end(&self) -> f64 {
-        self.tokens[self.tokens.len() - 1]
+        self.tokens[self.tokens.len() - 1] / self.share
+    }
+
+    /// Whether measurements of a card with all experts stand for this one.
+    pub(super) fn stands_in(&self) -> bool {
+        self.share < 1.0
     }
 
     /// Microseconds of one layer for so many tokens that visit so many experts. Behind the last measured count, time
     /// grows as between the last two.
     pub(super) fn us(&self, tokens: f64, visited: f64) -> f64 {
+        let end = self.tokens[self.tokens.len() - 1];
+        let tokens = tokens * self.share;
         let (below, share) = bracket(&self.tokens, tokens);
         let at = |index: usize| self.by_visited[index].at(visited);
-        if tokens > self.end() && below > 0 {
+        if tokens > end && below > 0 {
             let slope = (at(below) - at(below - 1)) / (self.tokens[below] - self.tokens[below - 1]);
-            return at(below) + slope.max(0.0) * (tokens - self.end());
+            return at(below) + slope.max(0.0) * (tokens - end);
         }
         if share == 0.0 { at(below) } else { at(below) * (1.0 - share) + at(below + 1) * share }
     }
@@ -57,6 +71,11 @@ mod tests {
         assert_eq!(experts.us(4.0, 6.0), 30.0);
         assert_eq!(experts.us(2.5, 6.0), 20.0);
         assert_eq!(experts.us(7.0, 6.0), 50.0);
-        assert!(Experts::new(&rows, 2).is_none());
+        // Two cards: each has half of the visits.
+        let half = Experts::new(&rows, 2).unwrap();
+        assert!(half.stands_in() && !experts.stands_in());
+        assert_eq!((half.us(8.0, 6.0), half.end()), (30.0, 8.0));
+        let other = [ExpertRow { expert_parallel_size: 4.0, ..rows[0] }];
+        assert!(Experts::new(&other, 2).is_none());
     }
 }

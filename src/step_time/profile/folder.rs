@@ -74,6 +74,24 @@ pub enum ProfileError {
         /// What there is.
         present: String,
     },
+    /// Experts were not measured as the model's are cut and shared out.
+    #[error(
+        "{folder}: has no times of a layer's experts for {model} with each cut into {slices} and whole ones shared out \
+         among {cards} cards (tp{slices}-moe.csv, ep {cards} or 1: columns tokens, activated_experts and time_us); it \
+         has {present}"
+    )]
+    NoExperts {
+        /// The folder.
+        folder: String,
+        /// Whose layers they are.
+        model: String,
+        /// Slices that each expert is cut into.
+        slices: u32,
+        /// Cards among which whole experts are shared out.
+        cards: u32,
+        /// What there is.
+        present: String,
+    },
     /// Parts were measured that this program would leave out.
     #[error(
         "{file}: holds times of {unknown}, a part that is not understood: the layers of {model} have {known}"
@@ -118,6 +136,13 @@ pub(crate) struct AttentionRow {
     pub(crate) context: f64,
     /// Microseconds.
     pub(crate) us: f64,
+}
+
+/// Measured calls of a layer's experts, cut into so many slices each.
+#[derive(Clone, Debug)]
+pub(super) struct ExpertTable {
+    slices: u32,
+    pub(super) rows: Vec<ExpertRow>,
 }
 
 /// One measured call of a layer's experts.
@@ -177,9 +202,9 @@ pub struct LayerProfile {
     pub(crate) attention_file: String,
     /// Empty where uneven contexts were not measured, or in a form that is not understood.
     uneven: Vec<UnevenRow>,
-    /// Empty where no experts were measured.
-    pub(crate) experts: Vec<ExpertRow>,
-    pub(crate) experts_file: String,
+    pub(super) folder: String,
+    /// By the slices that each expert is cut into; empty where no experts were measured.
+    experts: Vec<ExpertTable>,
 }
 
 impl LayerProfile {
@@ -198,10 +223,14 @@ impl LayerProfile {
         let dense = Table::open(table("dense")?)?;
         let per_sequence = Table::open(table("per_sequence")?)?;
         let attention = Table::open(table("attention")?)?;
-        let experts = find(folder, tensor_parallel_size, "moe").map(Table::open).transpose()?;
+        let mut experts = Vec::new();
+        for slices in 1..=64 {
+            if let Some(path) = find(folder, slices, "moe") {
+                experts.push(ExpertTable { slices, rows: expert_rows(Table::open(path)?)? });
+            }
+        }
         let uneven = find(folder, tensor_parallel_size, "skew").map(Table::open).transpose()?;
         let attention_file = attention.file.clone();
-        let experts_file = experts.as_ref().map_or_else(String::new, |table| table.file.clone());
         Ok(LayerProfile {
             meta: meta(folder)?,
             dense: operators(dense, "tokens")?,
@@ -209,8 +238,8 @@ impl LayerProfile {
             attention: attention_rows(attention)?,
             attention_file,
             uneven: uneven.map(uneven_rows).transpose()?.unwrap_or_default(),
-            experts: experts.map(expert_rows).transpose()?.unwrap_or_default(),
-            experts_file,
+            folder: folder.display().to_string(),
+            experts,
         })
     }
 }
@@ -220,6 +249,24 @@ impl LayerProfile {
     pub(super) fn uneven(&self) -> &[UnevenRow] {
         let enabled = self.meta.skew_profile.is_none_or(|skew| skew.enabled);
         if enabled { &self.uneven } else { &[] }
+    }
+
+    /// Times of experts that are cut into so many slices.
+    pub(super) fn experts(&self, slices: u32) -> Option<&ExpertTable> {
+        self.experts.iter().find(|table| table.slices == slices)
+    }
+
+    /// Which experts were measured, in words.
+    pub(super) fn experts_measured(&self) -> String {
+        let mut measured: Vec<String> = Vec::new();
+        for table in &self.experts {
+            let mut cards: Vec<f64> = table.rows.iter().map(|row| row.expert_parallel_size).collect();
+            cards.sort_by(f64::total_cmp);
+            cards.dedup();
+            let cards: Vec<String> = cards.iter().map(f64::to_string).collect();
+            measured.push(format!("tp{}-moe.csv for ep {}", table.slices, cards.join(", ")));
+        }
+        if measured.is_empty() { "no table moe".into() } else { measured.join("; ") }
     }
 
     pub(super) fn holds_uneven(&self) -> bool {

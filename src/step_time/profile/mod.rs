@@ -16,8 +16,9 @@
 
 use crate::hardware::defaults::capture_size;
 use crate::hardware::{Deployment, Gpu, Model};
-use crate::step_time::roofline::dense::{all_reduce, all_reduce_us};
-use crate::step_time::{Batch, Decodes, Series, StepCost, StepTime, host};
+use crate::step_time::links::Links;
+use crate::step_time::routing::{Routing, Visits};
+use crate::step_time::{Batch, Decodes, Series, StepCost, StepTime, host, together};
 use crate::time::Span;
 
 mod blocks;
@@ -57,11 +58,14 @@ const TREAD: f64 = 16.0;
 pub struct LayerTimes {
     /// GPU picoseconds of a step of so many tokens, attention and head left out; entry 0 is never used.
     by_tokens: Vec<u64>,
+    /// GPU picoseconds of experts that engines share, by the tokens of all of them; empty where nobody shares.
+    by_shared_tokens: Vec<u64>,
     /// GPU picoseconds of the output head and the sampler, by sequences that sample.
     by_samples: Vec<u64>,
     decode: DecodeAttention,
     blocks: ThreadBlocks,
     layers: f64,
+    max_captured: u32,
     marks: Vec<String>,
 }
 
@@ -94,7 +98,17 @@ impl LayerTimes {
             points("has too few rows with a prefill chunk to fit attention: ten is the least")
         })?;
         let experts = experts(profile, model, deployment)?;
-        let links = all_reduce(gpu, deployment.tensor_parallel_size);
+        let links = Links::new(gpu, model, deployment);
+        let visits = Visits::new(model.experts, model.top_k, Routing::Trained);
+        let cards_with_whole_experts = f64::from(deployment.expert_parallel_size());
+        let routed_us = |tokens: f64| {
+            let visited = visits.visited(tokens) / cards_with_whole_experts;
+            let layer = experts
+                .as_ref()
+                .map_or(0.0, |experts| experts.us(tokens, visited) + links.experts_us(tokens));
+            f64::from(model.moe_layers) * layer
+        };
+        let shared = experts.is_some() && deployment.data_parallel_size > 1;
         let step_us = |tokens: u32| {
             let padded = f64::from(capture_size(tokens, max_captured).unwrap_or(tokens));
             let operator = |name: &str| {
@@ -102,31 +116,37 @@ impl LayerTimes {
             };
             let mut layer: f64 = EVERY_LAYER.iter().map(|(name, times)| times * operator(name)).sum();
             layer += SOME_MODELS.iter().map(|name| operator(name)).sum::<f64>();
-            layer += 2.0 * all_reduce_us(links, padded * f64::from(model.hidden) * 2.0);
+            layer += 2.0 * links.all_reduce_us(padded);
             let dense: f64 = FEED_FORWARD.iter().map(|name| operator(name)).sum();
-            let routed = experts.as_ref().map_or(0.0, |experts| experts.us(padded, visited(model, padded)));
+            let routed = if shared { 0.0 } else { routed_us(padded) };
             let once: f64 = ONCE.iter().map(|name| operator(name)).sum();
-            once + layers * layer
+            once + links.all_reduce_us(padded)
+                + layers * layer
                 + f64::from(model.dense_layers()) * dense
-                + f64::from(model.moe_layers) * routed
+                + routed
         };
         let head_us = |samples: u32| match samples {
             0 => 0.0,
-            samples => PER_SEQUENCE
-                .iter()
-                .filter_map(|name| profile.per_sequence.curves.get(*name))
-                .map(|curve| curve.at(f64::from(samples)))
-                .sum(),
+            samples => {
+                let samples = f64::from(samples);
+                let curves = PER_SEQUENCE.iter().filter_map(|name| profile.per_sequence.curves.get(*name));
+                links.logits_us(samples) + curves.map(|curve| curve.at(samples)).sum::<f64>()
+            }
         };
+        let most = deployment.max_num_batched_tokens * deployment.data_parallel_size;
+        let by_shared_tokens =
+            (0..=most).filter(|_| shared).map(|tokens| picoseconds(routed_us(f64::from(tokens)))).collect();
         let marks = marks(profile, deployment, &decode, experts.as_ref());
         Ok(LayerTimes {
             by_tokens: (0..=deployment.max_num_batched_tokens)
                 .map(|tokens| picoseconds(step_us(tokens)))
                 .collect(),
+            by_shared_tokens,
             by_samples: (0..=deployment.max_num_seqs).map(|samples| picoseconds(head_us(samples))).collect(),
             decode,
             blocks,
             layers,
+            max_captured,
             marks,
         })
     }
@@ -134,6 +154,19 @@ impl LayerTimes {
     /// Where this deployment leaves what was measured; empty if it does not.
     pub fn marks(&self) -> &[String] {
         &self.marks
+    }
+
+    /// GPU picoseconds of experts that engines share, for the rows of all of them; nothing where nobody shares.
+    fn shared_ps(&self, rows: u64) -> u64 {
+        self.by_shared_tokens.get(rows as usize).copied().unwrap_or(0)
+    }
+
+    fn attention_ps(&self, batch: &Batch<'_>) -> u64 {
+        if batch.chunks.iter().all(|chunk| chunk.tokens == 0) {
+            self.decode.cost_ps(batch.decodes)
+        } else {
+            picoseconds(self.layers * self.blocks.us(batch))
+        }
     }
 
     fn dense_ps(&self, tokens: u64, samples: u64) -> u64 {
@@ -152,13 +185,19 @@ impl StepTime for LayerTimes {
         if tokens == 0 {
             return StepCost::default();
         }
-        let attention_ps = if batch.chunks.iter().all(|chunk| chunk.tokens == 0) {
-            self.decode.cost_ps(batch.decodes)
-        } else {
-            picoseconds(self.layers * self.blocks.us(batch))
-        };
-        let gpu = Span::from_ps(self.dense_ps(tokens, batch.samples()) + attention_ps);
-        StepCost { gpu, host: host::span(batch.sequences()) }
+        let gpu_ps =
+            self.dense_ps(tokens, batch.samples()) + self.attention_ps(batch) + self.shared_ps(tokens);
+        StepCost { gpu: Span::from_ps(gpu_ps), host: host::span(batch.sequences()) }
+    }
+
+    fn together(&self, batches: &[Batch<'_>]) -> Span {
+        let tokens: Vec<u64> = batches.iter().map(Batch::tokens).collect();
+        let rows = together::rows(&tokens, self.max_captured);
+        let own = batches
+            .iter()
+            .zip(&rows)
+            .map(|(batch, rows)| self.dense_ps(*rows, batch.samples()) + self.attention_ps(batch));
+        Span::from_ps(own.max().unwrap_or(0) + self.shared_ps(rows.iter().sum()))
     }
 
     fn run(&self, decodes: Decodes, steps: u64) -> Series {
@@ -172,12 +211,6 @@ impl StepTime for LayerTimes {
     }
 }
 
-/// Experts that tokens visit when each picks its own at random.
-fn visited(model: &Model, tokens: f64) -> f64 {
-    let experts = f64::from(model.experts);
-    experts * (1.0 - (1.0 - f64::from(model.top_k) / experts).powf(tokens))
-}
-
 fn experts(
     profile: &LayerProfile,
     model: &Model,
@@ -186,17 +219,15 @@ fn experts(
     if model.moe_layers == 0 {
         return Ok(None);
     }
-    let _ = deployment;
-    Experts::new(&profile.experts, 1).map(Some).ok_or_else(|| ProfileError::MissingOperators {
-        file: profile.dense.file.replace("dense", "moe"),
-        missing: "the experts of a layer (a table moe with columns tokens, activated_experts and time_us)"
-            .into(),
+    let (slices, cards) = (deployment.expert_slices(), deployment.expert_parallel_size());
+    let table = profile.experts(slices);
+    let found = table.and_then(|table| Experts::new(&table.rows, cards));
+    found.map(Some).ok_or_else(|| ProfileError::NoExperts {
+        folder: profile.folder.clone(),
         model: model.name.clone(),
-        present: if profile.experts.is_empty() {
-            "none".into()
-        } else {
-            format!("{}, for other degrees of expert parallelism", profile.experts_file)
-        },
+        slices,
+        cards,
+        present: profile.experts_measured(),
     })
 }
 
@@ -274,6 +305,20 @@ fn marks(
     }
     if deployment.tensor_parallel_size > 1 {
         marks.push("all-reduce between cards is in no layer profile: taken from the catalogue".into());
+    }
+    if deployment.data_parallel_size > 1 && experts.is_some() {
+        marks.push(
+            "the way to other engines' experts and back is in no layer profile: NCCL's from the catalogue"
+                .into(),
+        );
+    }
+    if experts.is_some_and(Experts::stands_in) {
+        marks.push(
+            "experts were profiled on a card with all of them, which stands for a card with its share".into(),
+        );
+    }
+    if experts.is_some() {
+        marks.push("gates are taken to have favourites as that of Qwen3-30B-A3B has".into());
     }
     marks
 }

@@ -1,11 +1,12 @@
-//! What depends on the number of tokens alone: matrix products, small kernels and all-reduce of all layers, and the
-//! output head.
+//! What depends on the number of tokens alone: matrix products, small kernels, experts and all-reduce of all layers,
+//! and the output head.
 
+use super::SMALL_MULTIPLIER;
 use super::gemm::{Experts, Gemm};
-use super::{ALL_REDUCE_MULTIPLIER, SMALL_MULTIPLIER};
-use crate::hardware::coefficients::{self, AllReduce};
 use crate::hardware::models::MatrixFormat;
 use crate::hardware::{Deployment, Gpu, Model};
+use crate::step_time::links::Links;
+use crate::step_time::routing::Routing;
 
 /// Norms, rotary angles, activation, residual and KV write of a layer at one token, in microseconds: five to six
 /// kernels after fusion, as vLLM's engine shows them.
@@ -25,8 +26,8 @@ pub(super) struct Dense<'a> {
     us_per_byte: f64,
     linear: Gemm,
     plain: Gemm,
-    experts: Experts,
-    all_reduce: Option<&'static AllReduce>,
+    experts: Option<Experts>,
+    links: Links,
 }
 
 impl<'a> Dense<'a> {
@@ -38,29 +39,36 @@ impl<'a> Dense<'a> {
             us_per_byte: 1e6 / gpu.bytes_per_s(),
             linear: Gemm::new(gpu, model.dense_format(deployment.weight_dtype)),
             plain: Gemm::new(gpu, MatrixFormat::Bf16),
-            experts: Experts::new(gpu, model, model.expert_format(deployment.weight_dtype), cards),
-            all_reduce: all_reduce(gpu, deployment.tensor_parallel_size),
+            experts: experts(gpu, model, deployment),
+            links: Links::new(gpu, model, deployment),
         }
     }
 
-    /// All layers, attention left out, for M tokens.
+    /// All layers, attention and routed experts left out, for M tokens.
     pub(super) fn layers_us(&self, tokens: u32) -> f64 {
         let m = f64::from(tokens);
         let model = self.model;
-        let every_layer = self.projections_us(m) + 2.0 * self.all_reduce_us(m);
+        let every_layer = self.projections_us(m) + 2.0 * self.links.all_reduce_us(m);
         let small = |width: u32| SMALL_MULTIPLIER * self.small_us(m, f64::from(width));
         let dense_layer =
             || self.feed_forward_us(m, f64::from(model.intermediate)) + small(model.intermediate);
         let expert_layer = || {
             let router = self.plain.us(m, f64::from(model.experts), f64::from(model.hidden));
             let shared = self.feed_forward_us(m, f64::from(model.shared_intermediate));
-            router + shared + self.experts.us(m) + small(model.shared_intermediate)
+            router + shared + small(model.shared_intermediate)
         };
-        // Prices of absent layers are not asked for: they would divide by zero experts.
         let of = |layers: u32, us: &dyn Fn() -> f64| if layers == 0 { 0.0 } else { f64::from(layers) * us() };
         f64::from(model.layers) * every_layer
             + of(model.dense_layers(), &dense_layer)
             + of(model.moe_layers, &expert_layer)
+            + self.links.all_reduce_us(m)
+    }
+
+    /// The routed experts of all layers, with the way there and back, for the M tokens of all engines.
+    pub(super) fn experts_us(&self, tokens: u32) -> f64 {
+        let m = f64::from(tokens);
+        let layers = f64::from(self.model.moe_layers);
+        self.experts.as_ref().map_or(0.0, |experts| layers * (experts.us(m) + self.links.experts_us(m)))
     }
 
     /// The output head and the sampler, for so many sequences.
@@ -71,7 +79,8 @@ impl<'a> Dense<'a> {
         let samples = f64::from(samples);
         let vocab = f64::from(self.model.vocab);
         let head = self.plain.us(samples, vocab / self.cards, f64::from(self.model.hidden));
-        head + SAMPLER_US + samples * vocab * SAMPLER_BYTES_PER_LOGIT * self.us_per_byte
+        let sampler = SAMPLER_US + samples * vocab * SAMPLER_BYTES_PER_LOGIT * self.us_per_byte;
+        head + self.links.logits_us(samples) + sampler
     }
 
     /// Projections around attention. Those of MLA were measured together with it.
@@ -102,26 +111,14 @@ impl<'a> Dense<'a> {
         let bytes = 12.0 * f64::from(self.model.hidden) + 6.0 * width / self.cards;
         SMALL_US + m * SMALL_INV_EFF_BANDWIDTH * bytes * self.us_per_byte
     }
-
-    fn all_reduce_us(&self, m: f64) -> f64 {
-        all_reduce_us(self.all_reduce, m * f64::from(self.model.hidden) * 2.0)
-    }
 }
 
-/// One all-reduce of so many bytes, in microseconds; nothing where a card works alone.
-pub(in crate::step_time) fn all_reduce_us(measured: Option<&AllReduce>, bytes: f64) -> f64 {
-    let Some(row) = measured else { return 0.0 };
-    let line = |start_us: f64, gb_per_s: f64| start_us + bytes / (gb_per_s * 1e3);
-    let small = line(row.small_us, row.small_gb_per_s);
-    let large = line(row.large_us, row.large_gb_per_s);
-    ALL_REDUCE_MULTIPLIER * small.min(large)
-}
-
-/// The measured all-reduce among at least this many cards; none for a card that works alone.
-pub(in crate::step_time) fn all_reduce(gpu: &Gpu, tensor_parallel_size: u32) -> Option<&'static AllReduce> {
-    if tensor_parallel_size < 2 {
+/// The routed experts of a layer; none where the model has no such layers.
+fn experts(gpu: &Gpu, model: &Model, deployment: &Deployment) -> Option<Experts> {
+    if model.moe_layers == 0 {
         return None;
     }
-    let measured = gpu.allreduce_coefficients.as_deref().unwrap_or(super::marks::OTHER_ALL_REDUCE);
-    coefficients::all_reduce(measured, tensor_parallel_size.next_power_of_two())
+    let format = model.expert_format(deployment.weight_dtype);
+    let experts = Experts::new(gpu, model, format, f64::from(deployment.expert_slices()), Routing::Trained);
+    Some(experts.shared_out(f64::from(deployment.expert_parallel_size())))
 }

@@ -9,6 +9,7 @@ use crate::hardware::coefficients;
 use crate::hardware::models::MatrixFormat;
 use crate::hardware::{Gpu, Model};
 use crate::step_time::grid::Grid;
+use crate::step_time::routing::{Routing, Visits};
 
 /// Where no near card was measured: start in microseconds, excess of arithmetic, excess of traffic, sharpness.
 const DEFAULT: (f64, f64, f64, f64) = (4.0, 1.3, 1.2, 2.0);
@@ -110,14 +111,14 @@ pub(super) fn measured_experts(gpu: &Gpu) -> Option<&str> {
 }
 
 /// The experts of one layer, all of their products in one fused kernel of vLLM.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Experts {
     c0_us: f64,
     us_per_flop: f64,
     us_per_byte: f64,
     p: f64,
     weight_bytes: f64,
-    experts: f64,
+    visits: Visits,
     top_k: f64,
     hidden: f64,
     width: f64,
@@ -126,8 +127,14 @@ pub(super) struct Experts {
 }
 
 impl Experts {
-    /// Experts cut into `cards` slices each.
-    pub(super) fn new(gpu: &Gpu, model: &Model, format: MatrixFormat, cards: f64) -> Experts {
+    /// Experts cut into so many slices each.
+    pub(super) fn new(
+        gpu: &Gpu,
+        model: &Model,
+        format: MatrixFormat,
+        slices: f64,
+        routing: Routing,
+    ) -> Experts {
         let fp8_tflops = gpu.fp8_tflops.filter(|_| format == MatrixFormat::Fp8);
         // A card without fp8 arithmetic reads half the bytes and multiplies in bfloat16.
         let arithmetic = match format {
@@ -144,10 +151,10 @@ impl Experts {
             us_per_byte: row.inv_eff_bandwidth / gpu.bytes_per_s() * 1e6,
             p: row.p,
             weight_bytes: format.bytes(),
-            experts: f64::from(model.experts),
+            visits: Visits::new(model.experts, model.top_k, routing),
             top_k: f64::from(model.top_k),
             hidden: f64::from(model.hidden),
-            width: f64::from(model.moe_intermediate) / cards,
+            width: f64::from(model.moe_intermediate) / slices,
             share: 1.0,
         }
     }
@@ -157,11 +164,11 @@ impl Experts {
         Experts { share: cards.recip(), ..self }
     }
 
-    /// All routed experts of a layer for M tokens, with uniform routing.
+    /// All routed experts of a layer for M tokens.
     pub(super) fn us(&self, m: f64) -> f64 {
         let pairs = m * self.top_k * self.share;
         // Experts that at least one token visits: only their weights are read.
-        let visited = self.share * self.experts * (1.0 - (1.0 - self.top_k / self.experts).powf(m));
+        let visited = self.share * self.visits.visited(m);
         let weights = visited * 3.0 * self.hidden * self.width * self.weight_bytes;
         let bytes = weights + pairs * (2.0 * self.hidden + 3.0 * self.width) * 2.0;
         let flops = 6.0 * pairs * self.hidden * self.width;

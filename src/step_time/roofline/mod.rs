@@ -19,7 +19,7 @@
 use crate::hardware::defaults::capture_size;
 use crate::hardware::memory::{self, CannotStart};
 use crate::hardware::{Deployment, Gpu, Model};
-use crate::step_time::{Batch, Decodes, Series, StepCost, StepTime, host};
+use crate::step_time::{Batch, Decodes, Series, StepCost, StepTime, host, together};
 use crate::time::Span;
 
 mod attention;
@@ -37,8 +37,6 @@ use attention::Attention;
 const ATTENTION_MULTIPLIER: f64 = 1.12;
 /// The same for small kernels, fitted on the same runs.
 const SMALL_MULTIPLIER: f64 = 1.08;
-/// The same for all-reduce, which in a server also waits for the slowest rank.
-const ALL_REDUCE_MULTIPLIER: f64 = 1.18;
 /// Time of each step that no operator accounts for, in microseconds (same fit).
 const FIXED_US: f64 = 150.0;
 
@@ -63,6 +61,8 @@ pub enum RooflineError {
 pub struct Roofline {
     /// GPU picoseconds of a step of so many tokens, attention and head left out; entry 0 is never used.
     by_tokens: Vec<u64>,
+    /// GPU picoseconds of experts that engines share, by the tokens of all of them; empty where nobody shares.
+    by_shared_tokens: Vec<u64>,
     /// GPU picoseconds of the output head and the sampler, by sequences that sample.
     by_samples: Vec<u64>,
     attention: Attention,
@@ -84,19 +84,25 @@ impl Roofline {
         }
         let max_captured = deployment.max_captured();
         let dense = dense::Dense::new(gpu, model, deployment);
+        let shared = model.moe_layers > 0 && deployment.data_parallel_size > 1;
         // Noise in which a longer step is faster is levelled.
         let mut least = 0;
         let by_tokens = (0..=deployment.max_num_batched_tokens)
             .map(|tokens| capture_size(tokens, max_captured).unwrap_or(tokens))
             .map(|padded| {
-                least = least.max(picoseconds(FIXED_US + dense.layers_us(padded)));
+                let experts_us = if shared { 0.0 } else { dense.experts_us(padded) };
+                least = least.max(picoseconds(FIXED_US + dense.layers_us(padded) + experts_us));
                 least
             })
             .collect();
+        let most = deployment.max_num_batched_tokens * deployment.data_parallel_size;
+        let by_shared_tokens =
+            (0..=most).filter(|_| shared).map(|tokens| picoseconds(dense.experts_us(tokens))).collect();
         let by_samples =
             (0..=deployment.max_num_seqs).map(|samples| picoseconds(dense.head_us(samples))).collect();
         Ok(Roofline {
             by_tokens,
+            by_shared_tokens,
             by_samples,
             attention: Attention::new(gpu, model, deployment),
             launch_ps: picoseconds(LAUNCH_US_PER_LAYER * f64::from(model.layers)),
@@ -113,6 +119,11 @@ impl Roofline {
     /// The least that a step of so many tokens lasts, in picoseconds.
     fn floor_ps(&self, tokens: u64) -> u64 {
         if tokens <= u64::from(self.max_captured) { 0 } else { self.launch_ps }
+    }
+
+    /// GPU picoseconds of experts that engines share, for the rows of all of them; nothing where nobody shares.
+    fn shared_ps(&self, rows: u64) -> u64 {
+        self.by_shared_tokens.get(rows as usize).copied().unwrap_or(0)
     }
 
     /// GPU picoseconds that do not depend on contexts.
@@ -132,11 +143,22 @@ impl StepTime for Roofline {
         if tokens == 0 {
             return StepCost::default();
         }
-        let gpu_ps = self.dense_ps(tokens, batch.samples()) + self.attention.cost_ps(batch);
+        let gpu_ps =
+            self.dense_ps(tokens, batch.samples()) + self.attention.cost_ps(batch) + self.shared_ps(tokens);
         StepCost {
             gpu: Span::from_ps(gpu_ps.max(self.floor_ps(tokens))),
             host: host::span(batch.sequences()),
         }
+    }
+
+    fn together(&self, batches: &[Batch<'_>]) -> Span {
+        let tokens: Vec<u64> = batches.iter().map(Batch::tokens).collect();
+        let rows = together::rows(&tokens, self.max_captured);
+        let own = batches.iter().zip(&rows).map(|(batch, rows)| {
+            let kernels_ps = self.dense_ps(*rows, batch.samples()) + self.attention.cost_ps(batch);
+            kernels_ps.max(self.floor_ps(*rows))
+        });
+        Span::from_ps(own.max().unwrap_or(0) + self.shared_ps(rows.iter().sum()))
     }
 
     fn run(&self, decodes: Decodes, steps: u64) -> Series {
@@ -149,7 +171,8 @@ impl StepTime for Roofline {
         }
         let (growth_ps, mut count) = self.attention.growth_ps(decodes);
         let launch_ps = self.floor_ps(tokens);
-        let kernels_ps = self.dense_ps(tokens, tokens) + self.attention.cost_ps(&batch);
+        let kernels_ps =
+            self.dense_ps(tokens, tokens) + self.attention.cost_ps(&batch) + self.shared_ps(tokens);
         if kernels_ps >= launch_ps {
             return Series { first, growth: Span::from_ps(growth_ps), count: count.min(steps) };
         }

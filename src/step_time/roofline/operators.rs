@@ -7,6 +7,7 @@ use super::gemm::{Experts, Gemm};
 use super::{ATTENTION_MULTIPLIER, Batch};
 use crate::hardware::models::{KvCacheDtype, MatrixFormat};
 use crate::hardware::{Deployment, Gpu, Model, model};
+use crate::step_time::routing::Routing;
 use crate::step_time::{Chunk, Decodes};
 
 /// A matrix product of M rows with an N by K weight matrix in bfloat16, in microseconds.
@@ -79,7 +80,7 @@ pub struct ExpertShape {
 }
 
 /// All routed experts of one layer on one card.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ExpertsPrice(Experts);
 
 impl ExpertsPrice {
@@ -93,7 +94,7 @@ impl ExpertsPrice {
             top_k: shape.top_k,
             ..any.clone()
         };
-        let experts = Experts::new(gpu, &layer, shape.format, 1.0);
+        let experts = Experts::new(gpu, &layer, shape.format, 1.0, Routing::Even);
         ExpertsPrice(experts.shared_out(f64::from(shape.expert_parallel_size)))
     }
 
