@@ -38,6 +38,8 @@ pub enum Purpose {
     Resampling,
     /// Bootstrap draws of a study's intervals.
     Bootstrap,
+    /// Factors drawn from a calibration; its index is the draw.
+    Calibration,
 }
 
 impl Seed {

@@ -8,8 +8,8 @@ use crate::report::{json, text};
 use crate::router::{POLICIES, policies};
 use crate::scenario::Loaded;
 use crate::scenario::error::nearest_or_all;
+use crate::study::Keep;
 use crate::study::compare::Contender;
-use crate::study::{Keep, Traces, compare};
 
 /// Compare policies (and [[variants]]) on the same requests, ranked by E2E P99
 #[derive(Debug, clap::Args)]
@@ -37,14 +37,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
         }
     };
     results::check_replaceable(&out)?;
-    let runs = contenders.len() as u64 * u64::from(contenders[0].scenario.repeat);
+    let runs =
+        contenders.len() as u64 * u64::from(contenders[0].scenario.repeat + options.uncertainty.unwrap_or(0));
     let bar = progress(runs, options.quiet);
     let pace = Pace::begin();
-    let comparison = options
-        .on_threads(|| {
-            compare(&contenders, &mut Traces::default(), options.check, Keep::Outcomes, &|| bar.inc(1))
-        })?
-        .map_err(CliError::input)?;
+    let comparison = options.compare(&contenders, Keep::Outcomes, &|| bar.inc(1))?;
     bar.finish_and_clear();
     let pace = pace.told(&comparison);
     results::write(&out, &comparison, &|folder| loaded.resolved_text(&policies, folder))?;

@@ -12,8 +12,10 @@ use clap::{Args, Parser, Subcommand};
 use crate::router::policies;
 use crate::scenario::Loaded;
 use crate::scenario::file::PredictorFile;
-use crate::study::compare::Contender;
+use crate::study::compare::{Comparison, Contender};
+use crate::study::{self, Keep, StudyError, Traces};
 
+mod calibrate;
 mod compare;
 mod explain;
 mod init;
@@ -49,6 +51,7 @@ Exit codes: 0 done; 1 a check found differences; 2 the input or the command line
 enum Command {
     Compare(compare::Arguments),
     Run(run::Arguments),
+    Calibrate(calibrate::Arguments),
     Init(init::Arguments),
     #[command(subcommand)]
     Trace(trace::Trace),
@@ -81,6 +84,9 @@ struct RunOptions {
     /// Nothing on stderr but errors
     #[arg(long)]
     quiet: bool,
+    /// Draw so many models from the replicas' calibration, and give every percentile the interval they span
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=10_000))]
+    uncertainty: Option<u32>,
     /// Watch the laws of the simulation while it runs; slow
     #[arg(long)]
     check: bool,
@@ -90,6 +96,39 @@ impl RunOptions {
     fn assignments(&self) -> Vec<String> {
         let seed = self.seed.map(|seed| format!("seed={seed}"));
         self.set.iter().cloned().chain(seed).collect()
+    }
+
+    /// How many models are drawn; 0 unless asked for.
+    fn draws(&self, contenders: &[Contender]) -> Result<u32, CliError> {
+        let any = contenders.iter().any(|contender| study::uncertainty::has_any(&contender.scenario));
+        match self.uncertainty {
+            Some(_) if !any => Err(CliError::Input(
+                "--uncertainty: no replica rests on a calibration, so nothing is known of its uncertainty\nhelp: make one \
+                 with `tailcast calibrate`, and name it with step_time = { calibration = \"FILE\" }"
+                    .into(),
+            )),
+            draws => Ok(draws.unwrap_or(0)),
+        }
+    }
+
+    /// Compares, and draws models if that was asked for.
+    fn compare(
+        &self,
+        contenders: &[Contender],
+        keep: Keep,
+        ran: &(dyn Fn() + Sync),
+    ) -> Result<Comparison, CliError> {
+        let draws = self.draws(contenders)?;
+        let work = || {
+            let mut traces = Traces::default();
+            let mut comparison = study::compare(contenders, &mut traces, self.check, keep, ran)?;
+            if draws > 0 {
+                comparison.uncertainty =
+                    Some(study::uncertainty::uncertainty(contenders, &mut traces, draws, ran)?);
+            }
+            Ok::<Comparison, StudyError>(comparison)
+        };
+        self.on_threads(work)?.map_err(CliError::input)
     }
 
     /// Runs `work` on the threads asked for.
@@ -184,6 +223,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Calibrate(arguments) => calibrate::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Trace(command) => trace::run(&command),
         Command::Verify(command) => verify::run(&command),

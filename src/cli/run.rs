@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use super::{CliError, Pace, RunOptions, check_that_keys_are_read, print, progress, results, say};
 use crate::report::{json, text};
 use crate::scenario::Loaded;
+use crate::study::Keep;
 use crate::study::compare::Contender;
-use crate::study::{Keep, Traces, compare};
 
 /// Run one scenario under its own policy
 #[derive(Debug, clap::Args)]
@@ -27,13 +27,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
         results::check_replaceable(out)?;
     }
     let keep = if arguments.out.is_some() { Keep::Outcomes } else { Keep::Nothing };
-    let bar = progress(u64::from(scenario.repeat), options.quiet);
+    let bar = progress(u64::from(scenario.repeat + options.uncertainty.unwrap_or(0)), options.quiet);
     let contenders = [Contender { name: scenario.router.policy.clone(), scenario }];
     check_that_keys_are_read(&loaded, &contenders)?;
     let pace = Pace::begin();
-    let comparison = options
-        .on_threads(|| compare(&contenders, &mut Traces::default(), options.check, keep, &|| bar.inc(1)))?
-        .map_err(CliError::input)?;
+    let comparison = options.compare(&contenders, keep, &|| bar.inc(1))?;
     bar.finish_and_clear();
     if let Some(out) = &arguments.out {
         results::write(out, &comparison, &|folder| loaded.resolved_text(&[], folder))?;

@@ -38,6 +38,17 @@ pub struct Deployment {
     pub enforce_eager: bool,
 }
 
+/// A model on cards.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Placement {
+    /// The kind of card.
+    pub gpu: &'static Gpu,
+    /// The model.
+    pub model: Model,
+    /// What the server is started with.
+    pub deployment: Deployment,
+}
+
 impl Deployment {
     /// What `vllm serve MODEL` takes on this card when nothing else is said.
     ///

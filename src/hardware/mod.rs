@@ -13,7 +13,7 @@ pub mod models;
 
 pub use catalogue::CatalogueError;
 pub use config_json::ConfigError;
-pub use defaults::Deployment;
+pub use defaults::{Deployment, Placement};
 pub use gpus::{Gpu, gpu, gpus};
 pub use memory::{CannotStart, KvCapacity};
 pub use models::{Model, model, models};

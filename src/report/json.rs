@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::metrics::RunSummary;
 use crate::study::compare::{Comparison, Ranked, Standing};
 use crate::study::statistics::Interval;
+use crate::study::uncertainty::Uncertainty;
 
 /// Rises when a field changes its meaning or goes away; new fields do not raise it.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -20,6 +21,8 @@ struct SummaryFile<'a> {
     marks: &'a [String],
     notes: &'a [String],
     ranking: Vec<RankedFile<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uncertainty: Option<&'a Uncertainty>,
 }
 
 #[derive(Serialize)]
@@ -75,6 +78,7 @@ pub fn summary(comparison: &Comparison) -> Result<String, serde_json::Error> {
         marks: &comparison.marks,
         notes: &comparison.notes,
         ranking: comparison.ranking.iter().map(ranked).collect(),
+        uncertainty: comparison.uncertainty.as_ref(),
     };
     serde_json::to_string_pretty(&file).map(|text| text + "\n")
 }

@@ -7,13 +7,13 @@ use crate::study::statistics::Interval;
 
 /// The whole comparison.
 pub fn comparison(comparison: &Comparison) -> String {
-    [tables(comparison), verdict(comparison)].join("\n")
+    [tables(comparison), verdict(comparison)].join("\n") + &uncertainty(comparison)
 }
 
 /// One scenario alone: the same tables, and one of its replicas instead of a verdict.
 pub fn single(comparison: &Comparison) -> String {
     let replicas = replicas(&comparison.ranking[0].repetitions[0]);
-    [tables(comparison), replicas, intervals_of_one(comparison)].join("\n")
+    [tables(comparison), replicas, intervals_of_one(comparison)].join("\n") + &uncertainty(comparison)
 }
 
 fn tables(comparison: &Comparison) -> String {
@@ -163,6 +163,32 @@ fn verdict(comparison: &Comparison) -> String {
         }
     }
     text
+}
+
+/// The latencies under models drawn from a calibration; nothing where that was not asked for.
+fn uncertainty(comparison: &Comparison) -> String {
+    let Some(uncertainty) = &comparison.uncertainty else { return String::new() };
+    let draws = uncertainty.draws;
+    let mut table = Table::new(&["name", "latency ms", "mean", "P50", "P90", "P95", "P99", "first in"], 2);
+    for drawn in &uncertainty.contenders {
+        for (index, (latency, spreads)) in
+            [("E2E", &drawn.e2e), ("TTFT", &drawn.ttft), ("TPOT", &drawn.tpot)].into_iter().enumerate()
+        {
+            let first_row = index == 0;
+            let mut cells = vec![if first_row { drawn.name.clone() } else { String::new() }, latency.into()];
+            for spread in [spreads.mean, spreads.p50, spreads.p90, spreads.p95, spreads.p99] {
+                cells.push(spread.map_or("-".into(), |spread| {
+                    format!("{} to {}", number(spread.low_ms), number(spread.high_ms))
+                }));
+            }
+            cells.push(if first_row { format!("{} of {draws}", drawn.first) } else { String::new() });
+            table.row(cells);
+        }
+    }
+    format!(
+        "\nWhere 95 % of {draws} models drawn from the calibration lie (requests of the first repetition):\n{}",
+        table.render()
+    )
 }
 
 fn intervals_of_one(comparison: &Comparison) -> String {

@@ -345,6 +345,8 @@ pub enum StepTimeModelFile {
     Roofline,
     /// From measured times of one layer's parts, in the folder of `profile`.
     Profile,
+    /// From the catalogue's figures times factors that `tailcast calibrate` fitted, in the file of `calibration`.
+    Calibrated,
     /// base + per token + per token of context, and a host time.
     Affine,
 }
@@ -353,12 +355,15 @@ pub enum StepTimeModelFile {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StepTimeFile {
-    /// "profile" where `profile` is given, else "roofline".
+    /// "profile" where `profile` is given, "calibrated" where `calibration` is, else "roofline".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<StepTimeModelFile>,
     /// Profile: a folder with `tp1/dense.csv` and its like, relative to this scenario.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
+    /// Calibrated: a file that `tailcast calibrate` wrote, relative to this scenario.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<String>,
     /// Affine: of every step, microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base_us: Option<f64>,
@@ -376,8 +381,11 @@ pub struct StepTimeFile {
 impl StepTimeFile {
     /// The model that is named, or that follows from the other keys.
     pub fn model(&self) -> StepTimeModelFile {
-        let by_keys =
-            if self.profile.is_some() { StepTimeModelFile::Profile } else { StepTimeModelFile::Roofline };
+        let by_keys = match (&self.profile, &self.calibration) {
+            (Some(_), _) => StepTimeModelFile::Profile,
+            (None, Some(_)) => StepTimeModelFile::Calibrated,
+            (None, None) => StepTimeModelFile::Roofline,
+        };
         self.model.unwrap_or(by_keys)
     }
 }

@@ -23,6 +23,7 @@ pub(super) struct Links {
     experts: Option<&'static Gather>,
     hidden: f64,
     vocab: f64,
+    multiplier: f64,
 }
 
 impl Links {
@@ -39,7 +40,13 @@ impl Links {
             experts: expert_cards.and_then(|cards| coefficients::gather(measured, cards.min(8))),
             hidden: f64::from(model.hidden),
             vocab: f64::from(model.vocab),
+            multiplier: 1.0,
         }
+    }
+
+    /// The same, everything taking this many times as long.
+    pub(super) fn scaled(self, multiplier: f64) -> Links {
+        Links { multiplier, ..self }
     }
 
     /// One all-reduce of the residual stream of so many tokens, in microseconds; nothing where a card works alone.
@@ -48,21 +55,23 @@ impl Links {
         let bytes = tokens * self.hidden * ACTIVATION_BYTES;
         let small = line_us(row.small_us, row.small_gb_per_s, bytes);
         let large = line_us(row.large_us, row.large_gb_per_s, bytes);
-        ALL_REDUCE_MULTIPLIER * small.min(large)
+        self.multiplier * ALL_REDUCE_MULTIPLIER * small.min(large)
     }
 
     /// Putting the logits of so many sequences together, in microseconds.
     pub(super) fn logits_us(&self, samples: f64) -> f64 {
         let bytes = samples * self.vocab * ACTIVATION_BYTES;
-        self.logits.map_or(0.0, |row| line_us(row.all_gather_us, row.all_gather_gb_per_s, bytes))
+        self.logits
+            .map_or(0.0, |row| self.multiplier * line_us(row.all_gather_us, row.all_gather_gb_per_s, bytes))
     }
 
     /// The way of so many tokens of all engines to the experts of one layer and back, in microseconds.
     pub(super) fn experts_us(&self, tokens: f64) -> f64 {
         let bytes = tokens * self.hidden * ACTIVATION_BYTES;
         self.experts.map_or(0.0, |row| {
-            line_us(row.all_gather_us, row.all_gather_gb_per_s, bytes)
-                + line_us(row.reduce_scatter_us, row.reduce_scatter_gb_per_s, bytes)
+            let there = line_us(row.all_gather_us, row.all_gather_gb_per_s, bytes);
+            let back = line_us(row.reduce_scatter_us, row.reduce_scatter_gb_per_s, bytes);
+            self.multiplier * (there + back)
         })
     }
 }

@@ -1,8 +1,8 @@
 //! How long does a batch take?
 //!
 //! Knows batches and prices. Does not know requests, schedulers or clocks. One model, one file:
-//! [`affine`] has its coefficients from the scenario, [`roofline`] from the catalogue, [`profile`] from measured times
-//! of one layer's parts.
+//! [`affine`] has its coefficients from the scenario, [`roofline`] from the catalogue, [`calibrated`] from a fit of these
+//! to a server's measurements, [`profile`] from measured times of one layer's parts.
 //!
 //! Coefficients become integers once, when a model is bound to a card, so that a run of decode steps is an
 //! arithmetic series to the last bit: `run(batch, k)` equals the sum of k single steps.
@@ -10,9 +10,11 @@
 use crate::time::Span;
 
 pub mod affine;
+pub mod calibrated;
 mod grid;
 mod host;
 mod links;
+pub mod multipliers;
 pub mod profile;
 pub mod roofline;
 mod routing;

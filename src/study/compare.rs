@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::run::{Keep, RunResult, StudyError, Traces, jobs, run};
 use super::saturation::saturation_requests_per_s;
 use super::statistics::{Interval, interval};
+use super::uncertainty::Uncertainty;
 use crate::metrics::RunSummary;
 use crate::metrics::quantile::{EXACT_UP_TO, SKETCH_PARTS};
 use crate::request::Outcome;
@@ -101,6 +102,8 @@ pub struct Comparison {
     pub notes: Vec<String>,
     /// What the intervals speak of.
     pub population: String,
+    /// The same under models drawn from a calibration, where that was asked for.
+    pub uncertainty: Option<Uncertainty>,
 }
 
 /// Requests of one repetition under one workload.
@@ -181,6 +184,7 @@ pub fn compare(
         marks,
         notes,
         population: population(first),
+        uncertainty: None,
     })
 }
 

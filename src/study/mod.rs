@@ -11,6 +11,7 @@ pub mod compare;
 pub mod run;
 pub mod saturation;
 pub mod statistics;
+pub mod uncertainty;
 
 pub use compare::{Comparison, compare};
 pub use run::{Keep, RunResult, StudyError, Traces};

@@ -100,10 +100,13 @@ impl Verdict {
 
 /// The three latencies of one request.
 #[derive(Clone, Copy, Debug)]
-struct Waits {
-    ttft: Span,
-    tpot: Option<Span>,
-    e2e: Span,
+pub struct Waits {
+    /// To its first token.
+    pub ttft: Span,
+    /// For each token after it; none where there was one token only.
+    pub tpot: Option<Span>,
+    /// To its last token.
+    pub e2e: Span,
 }
 
 fn latencies(waits: impl Iterator<Item = Waits>) -> Latencies {
@@ -129,16 +132,44 @@ fn content(request: &MeasuredRequest, block_size: u32) -> Content {
     }))
 }
 
+/// What the requests of `run` wait on `server`, each with what it really waited; none for one that never ends.
+pub fn waits(run: &MeasuredRun, server: &Server, way: Way) -> Vec<Option<(Waits, Waits)>> {
+    let outcomes = outcomes(run, server, way);
+    let start_s = start_s(run);
+    let pairs = outcomes.iter().zip(&run.requests);
+    pairs
+        .map(|((_, outcome), request)| Some((measured(request), simulated(start_s, request, outcome, way)?)))
+        .collect()
+}
+
 /// Replays `run` on `server`, over `way` where a client recorded it.
 pub fn replay(run: &MeasuredRun, server: &Server, way: Way) -> Verdict {
+    let outcomes = outcomes(run, server, way);
+    let preemptions = outcomes.iter().map(|(_, outcome)| u64::from(outcome.preemptions)).sum();
+    let start_s = start_s(run);
+    let pairs = outcomes.iter().zip(&run.requests);
+    let simulated =
+        latencies(pairs.filter_map(|((_, outcome), request)| simulated(start_s, request, outcome, way)));
+    let real = latencies(run.requests.iter().map(measured));
+    Verdict { real, simulated, preemptions, outcomes }
+}
+
+fn start_s(run: &MeasuredRun) -> f64 {
+    run.requests.iter().map(MeasuredRequest::sent_s).fold(f64::INFINITY, f64::min)
+}
+
+fn sent(start_s: f64, request: &MeasuredRequest) -> Time {
+    Time::ZERO + Span::from_s_f64(request.sent_s() - start_s)
+}
+
+fn outcomes(run: &MeasuredRun, server: &Server, way: Way) -> Vec<(usize, EngineOutcome)> {
     let way = if run.seen_by_engine() { Way::default() } else { way };
-    let start_s = run.requests.iter().map(MeasuredRequest::sent_s).fold(f64::INFINITY, f64::min);
-    let sent = |request: &MeasuredRequest| Time::ZERO + Span::from_s_f64(request.sent_s() - start_s);
     let there = way.front_end + way.network.scale(1, 2);
     let mut front_end = FrontEnd::new(server);
+    let start_s = start_s(run);
     for (index, request) in run.requests.iter().enumerate() {
-        let at = sent(request) + there;
-        let request = Request {
+        let at = sent(start_s, request) + there;
+        let request_sent = Request {
             id: RequestId(index as u32),
             prompt_tokens: request.prompt_tokens,
             output_tokens: request.output_tokens,
@@ -148,31 +179,34 @@ pub fn replay(run: &MeasuredRun, server: &Server, way: Way) -> Verdict {
             content: content(request, server.engine.block_size),
             remote_tokens: 0,
         };
-        front_end.send(at, run.requests[index].rank, request);
+        front_end.send(at, request.rank, request_sent);
     }
-    let outcomes = front_end.finish();
-    let preemptions = outcomes.iter().map(|(_, outcome)| u64::from(outcome.preemptions)).sum();
-    let simulated = outcomes.iter().zip(&run.requests).filter_map(|((_, outcome), request)| {
-        let start = if run.seen_by_engine() { outcome.queued } else { sent(request) };
-        let first = outcome.first_token? + way.network.scale(1, 2);
-        let gaps = u64::from(outcome.output_tokens) - 1;
-        let last = outcome.done + way.network.scale(1, 2) + way.per_token * gaps;
-        Some(Waits {
-            ttft: first - start,
-            tpot: (gaps > 0).then(|| (last - first).scale(1, gaps)),
-            e2e: last - start,
-        })
-    });
-    let real = run.requests.iter().map(|request| {
-        let start_s = request.queued_s.unwrap_or_else(|| request.sent_s());
-        let gaps = f64::from(request.output_tokens) - 1.0;
-        let decode_s = request.last_token_s - request.first_token_s;
-        Waits {
-            ttft: Span::from_s_f64(request.first_token_s - start_s),
-            tpot: (gaps > 0.0).then(|| Span::from_s_f64(decode_s / gaps)),
-            e2e: Span::from_s_f64(request.last_token_s - start_s),
-        }
-    });
-    let (real, simulated) = (latencies(real), latencies(simulated));
-    Verdict { real, simulated, preemptions, outcomes }
+    front_end.finish()
+}
+
+fn simulated(start_s: f64, request: &MeasuredRequest, outcome: &EngineOutcome, way: Way) -> Option<Waits> {
+    let (way, start) = match request.queued_s {
+        Some(_) => (Way::default(), outcome.queued),
+        None => (way, sent(start_s, request)),
+    };
+    let first = outcome.first_token? + way.network.scale(1, 2);
+    let gaps = u64::from(outcome.output_tokens) - 1;
+    let last = outcome.done + way.network.scale(1, 2) + way.per_token * gaps;
+    Some(Waits {
+        ttft: first - start,
+        tpot: (gaps > 0).then(|| (last - first).scale(1, gaps)),
+        e2e: last - start,
+    })
+}
+
+/// What a request really waited.
+pub fn measured(request: &MeasuredRequest) -> Waits {
+    let start_s = request.queued_s.unwrap_or_else(|| request.sent_s());
+    let gaps = f64::from(request.output_tokens) - 1.0;
+    let decode_s = request.last_token_s - request.first_token_s;
+    Waits {
+        ttft: Span::from_s_f64(request.first_token_s - start_s),
+        tpot: (gaps > 0.0).then(|| Span::from_s_f64(decode_s / gaps)),
+        e2e: Span::from_s_f64(request.last_token_s - start_s),
+    }
 }

@@ -9,9 +9,11 @@ use serde_json::{Map, Value};
 
 use super::measured::{MeasuredError, MeasuredRun};
 use crate::hardware::models::{KvCacheDtype, WeightDtype};
-use crate::hardware::{Deployment, Gpu, KvCapacity, Model, config_json, gpu, gpus, model};
+use crate::hardware::{Deployment, Gpu, KvCapacity, Model, Placement, config_json, gpu, gpus, model};
 use crate::replica::{EngineConfig, SchedulingPolicy};
+use crate::scenario::ReplicaKind;
 use crate::step_time::StepTime;
+use crate::step_time::calibrated::Calibrated;
 use crate::step_time::profile::{LayerProfile, LayerTimes};
 use crate::step_time::roofline::Roofline;
 use crate::time::Span;
@@ -21,6 +23,8 @@ use crate::time::Span;
 pub struct Given {
     /// A layer profile; the catalogue if there is none.
     pub profile: Option<std::path::PathBuf>,
+    /// Factors on the catalogue's prices: what `tailcast calibrate` wrote.
+    pub calibration: Option<std::path::PathBuf>,
     /// The card.
     pub gpu: Option<String>,
     /// The model: a name, or the path of a `config.json`.
@@ -32,6 +36,8 @@ pub struct Given {
 /// The server of a measured run, ready to be replayed.
 #[derive(Clone, Debug)]
 pub struct Server {
+    /// Its model, cards and flags.
+    pub placement: Placement,
     /// Each of its engines.
     pub engine: EngineConfig,
     /// How long their steps take.
@@ -145,8 +151,16 @@ impl Server {
                 (Arc::new(times), marks)
             }
             None => {
-                let roofline = Roofline::bind(card, shape, &deployment).map_err(|error| wrong(&error))?;
-                let marks = roofline.marks().to_vec();
+                let (roofline, elsewhere) = match &given.calibration {
+                    Some(file) => Calibrated::read(file)
+                        .and_then(|calibrated| calibrated.bind(card, shape, &deployment))
+                        .map_err(|error| wrong(&error))?,
+                    None => {
+                        let bound = Roofline::bind(card, shape, &deployment);
+                        (bound.map_err(|error| wrong(&error))?, Vec::new())
+                    }
+                };
+                let marks = roofline.marks().iter().cloned().chain(elsewhere).collect();
                 (Arc::new(roofline), marks)
             }
         };
@@ -154,15 +168,44 @@ impl Server {
             1 => String::new(),
             cards => format!("{cards} x "),
         };
+        let data_parallel_size = deployment.data_parallel_size;
         Ok(Server {
             engine,
             step_time,
-            data_parallel_size: deployment.data_parallel_size,
+            data_parallel_size,
             shares_experts: shape.moe_layers > 0,
             name: format!("{} on {cards}{}", shape.name, card.name),
             assumed: options.assumed,
             marks,
+            placement: Placement { gpu: card, model: shape.clone(), deployment },
         })
+    }
+
+    /// One replica of a scenario, as a server of its own.
+    pub fn of_replica(kind: &ReplicaKind) -> Server {
+        Server {
+            placement: kind.placement.clone(),
+            engine: kind.facts.engine.clone(),
+            step_time: Arc::clone(&kind.facts.step_time),
+            data_parallel_size: 1,
+            shares_experts: false,
+            name: kind.name.clone(),
+            assumed: Vec::new(),
+            marks: Vec::new(),
+        }
+    }
+
+    /// Whether this server could have served the requests of `run`.
+    ///
+    /// # Errors
+    /// If one is too long for it, or names a rank that it does not have.
+    pub fn check_requests(&self, run: &MeasuredRun) -> Result<(), MeasuredError> {
+        check_requests(run, &self.engine, self.data_parallel_size)
+    }
+
+    /// The same with other prices.
+    pub fn priced(&self, step_time: Arc<dyn StepTime>) -> Server {
+        Server { step_time, ..self.clone() }
     }
 }
 

@@ -10,7 +10,7 @@ const FLOORS: &[&[&str]] = &[
     &["replica"],
     &["router", "metrics"],
     &["agenda", "fleet"],
-    &["scenario", "study", "verify"],
+    &["scenario", "study", "verify", "calibration"],
     &["report"],
     &["cli"],
 ];
@@ -24,6 +24,9 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("step_time", "hardware"),
     ("fleet", "agenda"),
     ("study", "scenario"),
+    ("verify", "scenario"),
+    ("calibration", "verify"),
+    ("calibration", "scenario"),
 ];
 
 const MOST_LINES: usize = 500;

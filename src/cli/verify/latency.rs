@@ -20,6 +20,9 @@ pub(in crate::cli) struct Arguments {
     /// Step times from a layer profile: a folder with tp1-dense.csv and its like
     #[arg(long, value_name = "FOLDER", conflicts_with = "catalogue")]
     profile: Option<PathBuf>,
+    /// Step times from the catalogue's figures times the factors in a file that `tailcast calibrate` wrote
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["catalogue", "profile"])]
+    calibration: Option<PathBuf>,
     /// Step times from the catalogue's figures of card and model (the default)
     #[arg(long)]
     catalogue: bool,
@@ -52,6 +55,7 @@ pub(in crate::cli) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     let given = Given {
         profile: arguments.profile.clone(),
+        calibration: arguments.calibration.clone(),
         gpu: arguments.gpu.clone(),
         model: arguments.model.clone(),
         num_gpu_blocks: arguments.num_gpu_blocks,

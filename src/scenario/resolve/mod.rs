@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use super::error::ScenarioError;
 use super::file::{EndFile, EndWord, LimitsFile, ScenarioFile};
 use crate::fleet::{End, Network};
+use crate::hardware::Placement;
 use crate::hardware::memory::KvCapacity;
 use crate::metrics::Objectives;
 use crate::random::Seed;
 use crate::router::{Facts, Freshness};
+use crate::step_time::calibrated::Calibrated;
 use crate::time::{Span, Time};
 use crate::workload::drawn::Drawn;
 use crate::workload::predictor::Predictor;
@@ -92,6 +94,10 @@ pub struct ReplicaKind {
     pub facts: Facts,
     /// Where their memory goes.
     pub capacity: Option<KvCapacity>,
+    /// The model, the card and the flags that decide about time and memory.
+    pub placement: Placement,
+    /// What their prices were fitted to, if they were.
+    pub calibration: Option<Calibrated>,
 }
 
 /// The router as run.

@@ -6,11 +6,11 @@ use std::path::Path;
 
 use super::step_time::step_time;
 use super::{Fault, ReplicaKind, at_least_one, fault};
-use crate::hardware::config_json;
 use crate::hardware::defaults::Deployment;
 use crate::hardware::gpus::{Gpu, gpu, gpus};
 use crate::hardware::memory::{CannotStart, KvCapacity};
 use crate::hardware::models::{KvCacheDtype, Model, WeightDtype, model, models};
+use crate::hardware::{Placement, config_json};
 use crate::replica::{EngineConfig, SchedulingPolicy};
 use crate::router::Facts;
 use crate::scenario::error::nearest_or_all;
@@ -147,8 +147,7 @@ pub(super) fn replica_kind(
     let path = format!("replicas.{index}");
     at_least_one(&format!("{path}.count"), file.count)?;
     let (card, shape) = card_and_model(&path, file, folder)?;
-    let shape = shape.as_ref();
-    let deployment = deployment(&path, file, card, shape)?;
+    let deployment = deployment(&path, file, card, &shape)?;
     if let Some(version) =
         file.vllm_version.as_deref().filter(|version| !version.starts_with(MODELLED_VERSION))
     {
@@ -158,7 +157,7 @@ pub(super) fn replica_kind(
     let cannot_start =
         |reason: &dyn Display| fault(path.clone(), format!("this replica cannot start: {reason}"));
     let (num_gpu_blocks, capacity) =
-        match (KvCapacity::resolve(card, shape, &deployment), file.num_gpu_blocks_override) {
+        match (KvCapacity::resolve(card, &shape, &deployment), file.num_gpu_blocks_override) {
             (Ok(capacity), None) => {
                 (u32::try_from(capacity.num_gpu_blocks).unwrap_or(u32::MAX), Some(capacity))
             }
@@ -182,7 +181,9 @@ pub(super) fn replica_kind(
         )
         .help("lower max_model_len, or raise num_gpu_blocks_override"));
     }
-    let step_time = step_time(&path, file, folder, card, shape, &deployment, marks)?;
+    let placement = Placement { gpu: card, model: shape.into_owned(), deployment };
+    let Placement { model: shape, deployment, .. } = &placement;
+    let (step_time, calibration) = step_time(&path, file, folder, &placement, marks)?;
     let engine = EngineConfig {
         block_size: deployment.block_size,
         num_gpu_blocks,
@@ -212,6 +213,8 @@ pub(super) fn replica_kind(
         count: file.count,
         facts: Facts { engine, step_time },
         capacity,
+        placement,
+        calibration,
     })
 }
 

@@ -16,9 +16,10 @@
 
 use crate::hardware::defaults::capture_size;
 use crate::hardware::{Deployment, Gpu, Model};
+use crate::step_time::host::Host;
 use crate::step_time::links::Links;
 use crate::step_time::routing::{Routing, Visits};
-use crate::step_time::{Batch, Decodes, Series, StepCost, StepTime, host, together};
+use crate::step_time::{Batch, Decodes, Series, StepCost, StepTime, together};
 use crate::time::Span;
 
 mod blocks;
@@ -66,6 +67,7 @@ pub struct LayerTimes {
     blocks: ThreadBlocks,
     layers: f64,
     max_captured: u32,
+    host: Host,
     marks: Vec<String>,
 }
 
@@ -147,6 +149,7 @@ impl LayerTimes {
             blocks,
             layers,
             max_captured,
+            host: Host::new(1.0),
             marks,
         })
     }
@@ -187,7 +190,7 @@ impl StepTime for LayerTimes {
         }
         let gpu_ps =
             self.dense_ps(tokens, batch.samples()) + self.attention_ps(batch) + self.shared_ps(tokens);
-        StepCost { gpu: Span::from_ps(gpu_ps), host: host::span(batch.sequences()) }
+        StepCost { gpu: Span::from_ps(gpu_ps), host: self.host.span(batch.sequences()) }
     }
 
     fn together(&self, batches: &[Batch<'_>]) -> Span {

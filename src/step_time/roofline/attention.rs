@@ -11,6 +11,7 @@
 use super::{ATTENTION_MULTIPLIER, picoseconds};
 use crate::hardware::coefficients;
 use crate::hardware::{Deployment, Gpu, Model};
+use crate::step_time::multipliers::Multipliers;
 use crate::step_time::thread_blocks::{BLOCK_QUERIES, Coefficients, Shape, Work};
 use crate::step_time::{Batch, Chunk, Decodes};
 
@@ -92,8 +93,17 @@ impl Blocks {
 }
 
 impl Attention {
-    pub(super) fn new(gpu: &Gpu, model: &Model, deployment: &Deployment) -> Attention {
-        if model.is_mla() { latent(gpu, model, deployment) } else { grouped(gpu, model, deployment) }
+    pub(super) fn new(
+        gpu: &Gpu,
+        model: &Model,
+        deployment: &Deployment,
+        multipliers: &Multipliers,
+    ) -> Attention {
+        if model.is_mla() {
+            latent(gpu, model, deployment, multipliers)
+        } else {
+            grouped(gpu, model, deployment, multipliers)
+        }
     }
 
     /// Attention of a step.
@@ -163,7 +173,7 @@ fn slope(us: f64) -> u64 {
 }
 
 /// Multi-head and grouped-query attention.
-fn grouped(gpu: &Gpu, model: &Model, deployment: &Deployment) -> Attention {
+fn grouped(gpu: &Gpu, model: &Model, deployment: &Deployment, multipliers: &Multipliers) -> Attention {
     let cards = deployment.tensor_parallel_size;
     let kv_dtype = deployment.kv_cache_dtype;
     let measured = gpu.attention_coefficients.as_deref();
@@ -181,6 +191,7 @@ fn grouped(gpu: &Gpu, model: &Model, deployment: &Deployment) -> Attention {
     let full_layers = f64::from(model.layers - model.sliding_layers) * ATTENTION_MULTIPLIER;
     let window_layers = f64::from(model.sliding_layers) * ATTENTION_MULTIPLIER;
     let layers = full_layers + window_layers;
+    let (decode, prefill_factor) = (multipliers.decode_attention(), multipliers.prefill_attention());
 
     let decode_inv_eff = row.map_or(DEFAULT_DECODE_INV_EFF, |row| row.decode_inv_eff_bandwidth);
     let decode_us = decode_inv_eff * kv_bytes_per_token * us_per_byte;
@@ -209,7 +220,7 @@ fn grouped(gpu: &Gpu, model: &Model, deployment: &Deployment) -> Attention {
                 sm_count: u64::from(gpu.sm_count),
                 window: u64::MAX,
             },
-            layers: [full_layers, window_layers],
+            layers: [prefill_factor * full_layers, prefill_factor * window_layers],
             window: u64::from(model.sliding_window),
             coefficients: [base_us, block_us, key_us, EMPTY_BLOCK_US],
             us_per_token: us_per_byte_moved * (2.0 * heads + 2.0 * kv_heads) * head_dim * 2.0,
@@ -217,26 +228,29 @@ fn grouped(gpu: &Gpu, model: &Model, deployment: &Deployment) -> Attention {
     } else {
         let bytes_per_token = (2.0 * heads + 2.0 * kv_heads) * head_dim * 2.0;
         Prefill::Flops {
-            base_ps: picoseconds(layers * prefill_base_us),
-            per_token: slope(layers * us_per_byte_moved * bytes_per_token),
-            per_pair: slope(full_layers * heads * us_per_pair_and_head),
-            per_window_pair: slope(window_layers * heads * us_per_pair_and_head),
+            base_ps: picoseconds(prefill_factor * layers * prefill_base_us),
+            per_token: slope(prefill_factor * layers * us_per_byte_moved * bytes_per_token),
+            per_pair: slope(prefill_factor * full_layers * heads * us_per_pair_and_head),
+            per_window_pair: slope(prefill_factor * window_layers * heads * us_per_pair_and_head),
             separate_decodes: false,
         }
     };
     Attention {
-        decode_base_ps: picoseconds(layers * DECODE_BASE_US),
-        decode_per_sequence_ps: picoseconds(layers * kv_heads * DECODE_US_PER_SEQUENCE_AND_KV_HEAD),
-        decode_per_token_ps: picoseconds(full_layers * decode_us),
-        decode_per_window_token_ps: picoseconds(window_layers * decode_us),
+        decode_base_ps: picoseconds(decode * layers * DECODE_BASE_US),
+        decode_per_sequence_ps: picoseconds(decode * layers * kv_heads * DECODE_US_PER_SEQUENCE_AND_KV_HEAD),
+        decode_per_token_ps: picoseconds(decode * full_layers * decode_us),
+        decode_per_window_token_ps: picoseconds(decode * window_layers * decode_us),
         window: u64::from(model.sliding_window),
         prefill,
     }
 }
 
 /// Multi-head latent attention, its projections included.
-fn latent(gpu: &Gpu, model: &Model, deployment: &Deployment) -> Attention {
-    let layers = f64::from(model.layers);
+fn latent(gpu: &Gpu, model: &Model, deployment: &Deployment, multipliers: &Multipliers) -> Attention {
+    let (decode, prefill) = (
+        multipliers.decode_attention() * f64::from(model.layers),
+        multipliers.prefill_attention() * f64::from(model.layers),
+    );
     let heads = model.heads / deployment.tensor_parallel_size;
     let us_per_byte = 1e6 / gpu.bytes_per_s();
     let us_per_flop = 1e-6 / gpu.bf16_tflops;
@@ -266,15 +280,15 @@ fn latent(gpu: &Gpu, model: &Model, deployment: &Deployment) -> Attention {
     let (prefill_base_us, projection_inv_eff, attention_inv_eff) = MLA_PREFILL;
     let pair_flops = 2.0 * heads * (key + value);
     Attention {
-        decode_base_ps: picoseconds(layers * decode_base_us),
-        decode_per_sequence_ps: picoseconds(layers * decode_us),
-        decode_per_token_ps: picoseconds(layers * per_token_us),
+        decode_base_ps: picoseconds(decode * decode_base_us),
+        decode_per_sequence_ps: picoseconds(decode * decode_us),
+        decode_per_token_ps: picoseconds(decode * per_token_us),
         decode_per_window_token_ps: 0,
         window: 0,
         prefill: Prefill::Flops {
-            base_ps: picoseconds(layers * prefill_base_us),
-            per_token: slope(layers * projection_inv_eff * 2.0 * projections * us_per_fp8_flop),
-            per_pair: slope(layers * attention_inv_eff * pair_flops * us_per_flop),
+            base_ps: picoseconds(prefill * prefill_base_us),
+            per_token: slope(prefill * projection_inv_eff * 2.0 * projections * us_per_fp8_flop),
+            per_pair: slope(prefill * attention_inv_eff * pair_flops * us_per_flop),
             per_window_pair: 0,
             separate_decodes: true,
         },

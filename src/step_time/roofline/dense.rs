@@ -6,6 +6,7 @@ use super::gemm::{Experts, Gemm};
 use crate::hardware::models::MatrixFormat;
 use crate::hardware::{Deployment, Gpu, Model};
 use crate::step_time::links::Links;
+use crate::step_time::multipliers::Multipliers;
 use crate::step_time::routing::Routing;
 
 /// Norms, rotary angles, activation, residual and KV write of a layer at one token, in microseconds: five to six
@@ -28,10 +29,16 @@ pub(super) struct Dense<'a> {
     plain: Gemm,
     experts: Option<Experts>,
     links: Links,
+    multipliers: Multipliers,
 }
 
 impl<'a> Dense<'a> {
-    pub(super) fn new(gpu: &Gpu, model: &'a Model, deployment: &Deployment) -> Dense<'a> {
+    pub(super) fn new(
+        gpu: &Gpu,
+        model: &'a Model,
+        deployment: &Deployment,
+        multipliers: &Multipliers,
+    ) -> Dense<'a> {
         let cards = f64::from(deployment.tensor_parallel_size);
         Dense {
             model,
@@ -40,7 +47,8 @@ impl<'a> Dense<'a> {
             linear: Gemm::new(gpu, model.dense_format(deployment.weight_dtype)),
             plain: Gemm::new(gpu, MatrixFormat::Bf16),
             experts: experts(gpu, model, deployment),
-            links: Links::new(gpu, model, deployment),
+            links: Links::new(gpu, model, deployment).scaled(multipliers.all_reduce()),
+            multipliers: *multipliers,
         }
     }
 
@@ -49,11 +57,13 @@ impl<'a> Dense<'a> {
         let m = f64::from(tokens);
         let model = self.model;
         let every_layer = self.projections_us(m) + 2.0 * self.links.all_reduce_us(m);
-        let small = |width: u32| SMALL_MULTIPLIER * self.small_us(m, f64::from(width));
+        let small = |width: u32| {
+            SMALL_MULTIPLIER * self.multipliers.small_kernels() * self.small_us(m, f64::from(width))
+        };
         let dense_layer =
             || self.feed_forward_us(m, f64::from(model.intermediate)) + small(model.intermediate);
         let expert_layer = || {
-            let router = self.plain.us(m, f64::from(model.experts), f64::from(model.hidden));
+            let router = self.product_us(&self.plain, m, f64::from(model.experts), f64::from(model.hidden));
             let shared = self.feed_forward_us(m, f64::from(model.shared_intermediate));
             router + shared + small(model.shared_intermediate)
         };
@@ -68,7 +78,9 @@ impl<'a> Dense<'a> {
     pub(super) fn experts_us(&self, tokens: u32) -> f64 {
         let m = f64::from(tokens);
         let layers = f64::from(self.model.moe_layers);
-        self.experts.as_ref().map_or(0.0, |experts| layers * (experts.us(m) + self.links.experts_us(m)))
+        self.experts.as_ref().map_or(0.0, |experts| {
+            layers * (self.multipliers.matrix_products() * experts.us(m) + self.links.experts_us(m))
+        })
     }
 
     /// The output head and the sampler, for so many sequences.
@@ -78,9 +90,9 @@ impl<'a> Dense<'a> {
         }
         let samples = f64::from(samples);
         let vocab = f64::from(self.model.vocab);
-        let head = self.plain.us(samples, vocab / self.cards, f64::from(self.model.hidden));
+        let head = self.product_us(&self.plain, samples, vocab / self.cards, f64::from(self.model.hidden));
         let sampler = SAMPLER_US + samples * vocab * SAMPLER_BYTES_PER_LOGIT * self.us_per_byte;
-        head + self.links.logits_us(samples) + sampler
+        head + self.links.logits_us(samples) + self.multipliers.small_kernels() * sampler
     }
 
     /// Projections around attention. Those of MLA were measured together with it.
@@ -93,8 +105,8 @@ impl<'a> Dense<'a> {
         let head_dim = f64::from(model.head_dim);
         let heads = f64::from(model.heads) / self.cards;
         let kv_heads = f64::from(model.kv_heads_per_gpu(self.cards as u32));
-        self.linear.us(m, (heads + 2.0 * kv_heads) * head_dim, hidden)
-            + self.linear.us(m, hidden, heads * head_dim)
+        self.product_us(&self.linear, m, (heads + 2.0 * kv_heads) * head_dim, hidden)
+            + self.product_us(&self.linear, m, hidden, heads * head_dim)
     }
 
     fn feed_forward_us(&self, m: f64, width: f64) -> f64 {
@@ -104,7 +116,12 @@ impl<'a> Dense<'a> {
         if width == 0.0 {
             return 0.0;
         }
-        self.linear.us(m, halves * width, hidden) + self.linear.us(m, hidden, width)
+        self.product_us(&self.linear, m, halves * width, hidden)
+            + self.product_us(&self.linear, m, hidden, width)
+    }
+
+    fn product_us(&self, gemm: &Gemm, m: f64, n: f64, k: f64) -> f64 {
+        self.multipliers.matrix_products() * gemm.us(m, n, k)
     }
 
     fn small_us(&self, m: f64, width: f64) -> f64 {

@@ -19,7 +19,9 @@
 use crate::hardware::defaults::capture_size;
 use crate::hardware::memory::{self, CannotStart};
 use crate::hardware::{Deployment, Gpu, Model};
-use crate::step_time::{Batch, Decodes, Series, StepCost, StepTime, host, together};
+use crate::step_time::host::Host;
+use crate::step_time::multipliers::Multipliers;
+use crate::step_time::{Batch, Decodes, Series, StepCost, StepTime, together};
 use crate::time::Span;
 
 mod attention;
@@ -69,6 +71,7 @@ pub struct Roofline {
     /// The least a step lasts without a graph, in picoseconds: launching its kernels.
     launch_ps: u64,
     max_captured: u32,
+    host: Host,
     marks: Vec<String>,
 }
 
@@ -78,12 +81,25 @@ impl Roofline {
     /// # Errors
     /// If the heads do not divide among the cards, or more cards work together than were measured.
     pub fn bind(gpu: &Gpu, model: &Model, deployment: &Deployment) -> Result<Roofline, RooflineError> {
+        Roofline::bind_scaled(gpu, model, deployment, &Multipliers::NONE)
+    }
+
+    /// The same with factors on the prices.
+    ///
+    /// # Errors
+    /// As [`Roofline::bind`].
+    pub fn bind_scaled(
+        gpu: &Gpu,
+        model: &Model,
+        deployment: &Deployment,
+        multipliers: &Multipliers,
+    ) -> Result<Roofline, RooflineError> {
         memory::check_heads(model, deployment.tensor_parallel_size)?;
         if deployment.tensor_parallel_size > 8 {
             return Err(RooflineError::TooManyCards(deployment.tensor_parallel_size));
         }
         let max_captured = deployment.max_captured();
-        let dense = dense::Dense::new(gpu, model, deployment);
+        let dense = dense::Dense::new(gpu, model, deployment, multipliers);
         let shared = model.moe_layers > 0 && deployment.data_parallel_size > 1;
         // Noise in which a longer step is faster is levelled.
         let mut least = 0;
@@ -91,7 +107,8 @@ impl Roofline {
             .map(|tokens| capture_size(tokens, max_captured).unwrap_or(tokens))
             .map(|padded| {
                 let experts_us = if shared { 0.0 } else { dense.experts_us(padded) };
-                least = least.max(picoseconds(FIXED_US + dense.layers_us(padded) + experts_us));
+                least = least
+                    .max(picoseconds(multipliers.fixed() * FIXED_US + dense.layers_us(padded) + experts_us));
                 least
             })
             .collect();
@@ -104,9 +121,10 @@ impl Roofline {
             by_tokens,
             by_shared_tokens,
             by_samples,
-            attention: Attention::new(gpu, model, deployment),
+            attention: Attention::new(gpu, model, deployment, multipliers),
             launch_ps: picoseconds(LAUNCH_US_PER_LAYER * f64::from(model.layers)),
             max_captured,
+            host: Host::new(multipliers.host()),
             marks: marks::marks(gpu, model, deployment),
         })
     }
@@ -147,7 +165,7 @@ impl StepTime for Roofline {
             self.dense_ps(tokens, batch.samples()) + self.attention.cost_ps(batch) + self.shared_ps(tokens);
         StepCost {
             gpu: Span::from_ps(gpu_ps.max(self.floor_ps(tokens))),
-            host: host::span(batch.sequences()),
+            host: self.host.span(batch.sequences()),
         }
     }
 

@@ -7,6 +7,7 @@ use super::gemm::{Experts, Gemm};
 use super::{ATTENTION_MULTIPLIER, Batch};
 use crate::hardware::models::{KvCacheDtype, MatrixFormat};
 use crate::hardware::{Deployment, Gpu, Model, model};
+use crate::step_time::multipliers::Multipliers;
 use crate::step_time::routing::Routing;
 use crate::step_time::{Chunk, Decodes};
 
@@ -42,7 +43,7 @@ impl AttentionPrice {
         let any = model("llama-3.1-8b").expect("the catalogue has it");
         let layer = Model { layers: 1, heads, kv_heads, head_dim, ..any.clone() };
         let deployment = Deployment { kv_cache_dtype, ..Deployment::defaults(gpu, &layer) };
-        AttentionPrice(Attention::new(gpu, &layer, &deployment))
+        AttentionPrice(Attention::new(gpu, &layer, &deployment, &Multipliers::NONE))
     }
 
     /// A call of so many decodes of this context, in microseconds.
