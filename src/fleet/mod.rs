@@ -40,6 +40,8 @@ pub struct Network {
     pub router_to_replica: Span,
     /// The replica's front end, before the engine: HTTP and tokenising.
     pub frontend: Span,
+    /// The replica's front end for each token after the first, on the way back to the client.
+    pub per_token: Span,
 }
 
 /// When a run ends.
@@ -417,6 +419,8 @@ impl<O: Observer + Send> Fleet<O> {
         let Some(pending) = self.pending.remove(id) else { return };
         self.last_end = self.last_end.max(at);
         let to_client = self.config.network.client_to_router;
+        let tokens = engine.as_ref().map_or(0, |engine| u64::from(engine.output_tokens));
+        let per_token = self.config.network.per_token * tokens.saturating_sub(1);
         let finish = finish.or(engine.as_ref().map(|engine| engine.finish)).unwrap_or(Finish::Unfinished);
         // What had not happened by the end of the run is not reported as if it had.
         let unfinished = finish == Finish::Unfinished;
@@ -428,7 +432,7 @@ impl<O: Observer + Send> Fleet<O> {
             prompt_tokens: pending.prompt_tokens,
             arrived: happened(pending.arrived),
             first_token_received: happened(pending.first_token.map(|at| at + to_client)),
-            done_received: if unfinished { at } else { at + to_client },
+            done_received: if unfinished { at } else { at + to_client + per_token },
             engine,
             finish,
         };

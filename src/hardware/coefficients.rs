@@ -80,6 +80,10 @@ pub struct Attention {
     pub head_dim: u32,
     /// Reading KV from memory takes this many times what the bandwidth says.
     pub decode_inv_eff_bandwidth: f64,
+    /// Start of a decode call, in microseconds; none where that of a real step is known better.
+    pub decode_base_us: Option<f64>,
+    /// Decode time of each sequence and key-value head, in microseconds.
+    pub decode_us_per_sequence_and_kv_head: Option<f64>,
     /// Mean absolute error of the decode fit, in percent.
     pub decode_mape_percent: f64,
     /// Start of a prefill call, in microseconds.

@@ -442,6 +442,8 @@ pub struct NetworkFile {
     pub router_to_replica_ms: f64,
     /// The replica's front end: HTTP and tokenising.
     pub frontend_ms: f64,
+    /// The replica's front end for each token after the first, on the way back, microseconds.
+    pub per_token_us: f64,
 }
 
 /// Objectives.

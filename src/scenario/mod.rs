@@ -157,8 +157,11 @@ impl Loaded {
         {
             *model = relative(&self.folder.join(&*model), folder);
         }
-        for profile in file.replicas.iter_mut().filter_map(|kind| kind.step_time.profile.as_mut()) {
-            *profile = relative(&self.folder.join(&*profile), folder);
+        for kind in &mut file.replicas {
+            let keys = &mut kind.step_time;
+            for path in [&mut keys.profile, &mut keys.calibration].into_iter().flatten() {
+                *path = relative(&self.folder.join(&*path), folder);
+            }
         }
         toml::to_string(&file).map_err(|error| ScenarioError::of_file(&self.name, error.to_string()))
     }

@@ -6,6 +6,7 @@
 //! - [`saturation`]: what the fleet can bear at most
 //! - [`mod@compare`]: several scenarios on the same requests
 //! - [`statistics`]: intervals over repetitions
+//! - [`mod@uncertainty`]: intervals over models drawn from a calibration
 
 pub mod compare;
 pub mod run;

@@ -77,25 +77,30 @@ impl Figure {
 impl Verdict {
     /// All figures that both sides have.
     pub fn figures(&self) -> Vec<Figure> {
-        let metrics = [
-            ("TTFT", &self.real.ttft, &self.simulated.ttft),
-            ("TPOT", &self.real.tpot, &self.simulated.tpot),
-            ("E2E", &self.real.e2e, &self.simulated.e2e),
-        ];
-        let mut figures = Vec::new();
-        for (metric, real, simulated) in metrics {
-            let statistics = |of: &Quantiles| [of.mean_ms, of.p50_ms, of.p90_ms, of.p95_ms, of.p99_ms];
-            let names = ["mean", "P50", "P90", "P95", "P99"];
-            for ((statistic, real), simulated) in
-                names.into_iter().zip(statistics(real)).zip(statistics(simulated))
-            {
-                if let (Some(real_ms), Some(simulated_ms)) = (real, simulated) {
-                    figures.push(Figure { metric, statistic, real_ms, simulated_ms });
-                }
+        figures(&self.real, &self.simulated)
+    }
+}
+
+/// All figures that both sides have.
+pub(super) fn figures(real: &Latencies, simulated: &Latencies) -> Vec<Figure> {
+    let metrics = [
+        ("TTFT", &real.ttft, &simulated.ttft),
+        ("TPOT", &real.tpot, &simulated.tpot),
+        ("E2E", &real.e2e, &simulated.e2e),
+    ];
+    let mut figures = Vec::new();
+    for (metric, real, simulated) in metrics {
+        let statistics = |of: &Quantiles| [of.mean_ms, of.p50_ms, of.p90_ms, of.p95_ms, of.p99_ms];
+        let names = ["mean", "P50", "P90", "P95", "P99"];
+        for ((statistic, real), simulated) in
+            names.into_iter().zip(statistics(real)).zip(statistics(simulated))
+        {
+            if let (Some(real_ms), Some(simulated_ms)) = (real, simulated) {
+                figures.push(Figure { metric, statistic, real_ms, simulated_ms });
             }
         }
-        figures
     }
+    figures
 }
 
 /// The three latencies of one request.
@@ -109,7 +114,7 @@ pub struct Waits {
     pub e2e: Span,
 }
 
-fn latencies(waits: impl Iterator<Item = Waits>) -> Latencies {
+pub(super) fn latencies(waits: impl Iterator<Item = Waits>) -> Latencies {
     let (mut ttft, mut tpot, mut e2e) = (Sample::default(), Sample::default(), Sample::default());
     for wait in waits {
         ttft.add(wait.ttft);

@@ -26,6 +26,11 @@ impl MeasuredError {
     pub fn of(file: &Path, reason: impl std::fmt::Display) -> MeasuredError {
         MeasuredError { file: file.display().to_string(), line: None, reason: reason.to_string() }
     }
+
+    /// An error of one line.
+    pub fn at(file: &Path, line: usize, reason: impl std::fmt::Display) -> MeasuredError {
+        MeasuredError { line: Some(line), ..MeasuredError::of(file, reason) }
+    }
 }
 
 /// One request of a measured run. Seconds; the engine's clock and the client's have zeros of their own.

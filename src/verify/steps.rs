@@ -2,7 +2,7 @@
 //!
 //! Knows the tables of public operator measurements: matrix products, attention of decodes and of prompts, experts. A
 //! row is judged only where it has no part in what is judged: products whose shape is on the grid that the roofline
-//! interpolates are left out and counted.
+//! interpolates, and experts and decodes shaped as where their start was fitted, are left out and counted.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -224,6 +224,12 @@ fn attention_decode(path: &Path, card: &'static Gpu) -> Result<Judged, StepsErro
     let mut ledger = Ledger::new(card, "attention, decodes", &regions);
     for row in rows::<Row>(path)? {
         let dtype = kv_dtype(&row.kv_dtype);
+        let fitted = coefficients::attention(&card.name, dtype, row.head_dim)
+            .is_some_and(|coefficients| coefficients.decode_base_us.is_some());
+        if fitted && [2, 8].contains(&row.kv_heads) {
+            ledger.leave_out("calls of 2 and 8 key-value heads, to which their start was fitted");
+            continue;
+        }
         let bytes = u64::from(row.batch)
             * u64::from(row.ctx)
             * u64::from(row.kv_heads * row.head_dim * 2)
@@ -283,6 +289,11 @@ fn experts(path: &Path, card: &'static Gpu) -> Result<Judged, StepsError> {
         };
         if row.distribution != "balanced" {
             ledger.leave_out("skewed routing");
+            continue;
+        }
+        // The coefficients were fitted to the others.
+        if [1, 4].contains(&(row.moe_tp_size * row.moe_ep_size)) {
+            ledger.leave_out("experts whole or in quarters, to which the form was fitted");
             continue;
         }
         let shape = ExpertShape {

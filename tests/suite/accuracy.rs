@@ -172,7 +172,7 @@ fn recorded_servers_stay_as_near_as_they_are() {
         ("rtx4090-llama-3.1-8b", true, 0.018),
         ("rtx4090-llama-3.1-8b", false, 0.020),
         ("rtxpro6000-llama-3.1-8b", true, 0.068),
-        ("rtxpro6000-llama-3.1-8b", false, 0.037),
+        ("rtxpro6000-llama-3.1-8b", false, 0.032),
     ];
     for (name, with_profile, limit) in runs {
         let profile = with_profile.then(|| folder.join(format!("profile-{name}")));

@@ -405,3 +405,61 @@ fn a_config_json_is_a_model_and_memory_is_explained() {
         "{said}"
     );
 }
+
+/// The README's commands on the sample: a calibration, what its uncertainty does, and the fleet's own rows.
+#[test]
+fn a_calibration_is_made_used_and_drawn_from() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = folder_with(SCENARIO);
+    let sample = root.join("traces/vllm-bench-sample.json");
+    let server = root.join("scenarios/quickstart.toml");
+    let (sample, server) = (sample.to_str().unwrap(), server.to_str().unwrap());
+    let calibrate = tailcast(&["calibrate", sample, "--scenario", server], folder.path());
+    assert_eq!(calibrate.status.code(), Some(0), "{}", stderr(&calibrate));
+    for part in ["matrix_products", "learnt from the data", "errors of what was kept aside", "front end"] {
+        assert!(stdout(&calibrate).contains(part), "{part}: {}", stdout(&calibrate));
+    }
+    let with = ["--set", "replicas.step_time.calibration=calibration.toml"];
+    let run = |more: &[&str]| {
+        let arguments = [&["run", "scenario.toml"], with.as_slice(), more].concat();
+        tailcast(&arguments, folder.path())
+    };
+    let drawn = run(&["--uncertainty", "5"]);
+    assert!(stdout(&drawn).contains("of 5 models drawn from the calibration"), "{}", stdout(&drawn));
+    let one = run(&["--uncertainty", "5", "--threads", "1"]);
+    assert_eq!(stdout(&one), stdout(&drawn), "the same for any number of threads");
+    let json = run(&["--uncertainty", "5", "--json"]);
+    assert!(stdout(&json).contains("\"draws\": 5"), "{}", stdout(&json));
+
+    // The resolved scenario names the calibration from where it lies.
+    let out = run(&["--out", "results"]);
+    assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
+    let again = tailcast(&["run", "results/scenario.toml"], folder.path());
+    assert_eq!(stdout(&again), stdout(&out));
+
+    let without = tailcast(&["run", "scenario.toml", "--uncertainty", "5"], folder.path());
+    assert_eq!(without.status.code(), Some(2));
+    assert!(stderr(&without).contains("no replica rests on a calibration"), "{}", stderr(&without));
+    let unknown = tailcast(&["calibrate", sample], folder.path());
+    assert!(stderr(&unknown).contains("describe it with --scenario FILE"), "{}", stderr(&unknown));
+}
+
+#[test]
+fn a_fleet_is_held_against_its_rows() {
+    let folder = folder_with(&SCENARIO.replace("prefixes = { groups = 3, tokens = 64 }\n", ""));
+    let run = tailcast(&["run", "scenario.toml", "--set", "repeat=1", "--out", "run"], folder.path());
+    assert_eq!(run.status.code(), Some(0), "{}", stderr(&run));
+    let verify = |more: &[&str]| {
+        let arguments =
+            [["verify", "latency", "--scenario", "scenario.toml", "--max-error", "1%"].as_slice(), more]
+                .concat();
+        tailcast(&arguments, folder.path())
+    };
+    let same = verify(&["--measured", "run/requests.csv"]);
+    assert_eq!(same.status.code(), Some(0), "{}{}", stdout(&same), stderr(&same));
+    let other = verify(&["--measured", "run/requests.csv", "--set", "network.frontend_ms=50"]);
+    assert_eq!(other.status.code(), Some(1), "{}", stdout(&other));
+    let missing = verify(&["--measured", "none.csv"]);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(stderr(&missing).contains("none.csv"), "{}", stderr(&missing));
+}

@@ -92,6 +92,7 @@ fn setting() -> impl Strategy<Value = Setting> {
                     client_to_router: Span::from_us(delays.0),
                     router_to_replica: Span::from_us(delays.1),
                     frontend: Span::from_us(delays.2),
+                    per_token: Span::from_us(delays.2 / 100),
                 },
                 end: end.map_or(End::Drain, |ms| End::At(Time::ZERO + Span::from_ms(ms))),
                 seed: Seed(seed),

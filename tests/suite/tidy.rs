@@ -25,6 +25,7 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("fleet", "agenda"),
     ("study", "scenario"),
     ("verify", "scenario"),
+    ("verify", "study"),
     ("calibration", "verify"),
     ("calibration", "scenario"),
 ];

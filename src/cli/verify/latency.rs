@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::super::{CliError, print};
-use super::percent;
+use super::{fleet, percent};
 use crate::report::table::Table;
 use crate::time::{Span, Time};
 use crate::verify::latency::{self, Figure, Verdict, Way};
@@ -15,8 +15,19 @@ use crate::verify::server::{Given, Server};
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
     /// Measured runs: NAME.requests.jsonl.gz, with NAME.meta.json beside it
-    #[arg(required = true, value_name = "RUN")]
+    #[arg(required_unless_present = "scenario", value_name = "RUN")]
     runs: Vec<PathBuf>,
+    /// A fleet instead: held against what --measured shows of it
+    #[arg(long, value_name = "FLEET", requires = "measured", conflicts_with_all = ["runs", "profile", "calibration",
+        "catalogue", "gpu", "model", "num_gpu_blocks", "front_end_ms", "network_ms", "token_us", "requests"])]
+    scenario: Option<PathBuf>,
+    /// A gateway's rows (.csv: sent_s, prompt_tokens, output_tokens, ttft_ms, e2e_ms, and replica), which the fleet
+    /// serves; or saved /metrics pages of its servers, against the scenario's own workload
+    #[arg(long, value_name = "FILE", requires = "scenario")]
+    measured: Vec<PathBuf>,
+    /// Change a key of the fleet, such as --set router.policy=round-robin
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "scenario")]
+    set: Vec<String>,
     /// Step times from a layer profile: a folder with tp1-dense.csv and its like
     #[arg(long, value_name = "FOLDER", conflicts_with = "catalogue")]
     profile: Option<PathBuf>,
@@ -53,6 +64,9 @@ pub(in crate::cli) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
+    if let Some(scenario) = &arguments.scenario {
+        return fleet::run(scenario, &arguments.set, &arguments.measured, arguments.max_error);
+    }
     let given = Given {
         profile: arguments.profile.clone(),
         calibration: arguments.calibration.clone(),

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use super::CliError;
 
+mod fleet;
 mod latency;
 mod schedule;
 mod steps;
@@ -13,7 +14,7 @@ mod steps;
 pub(super) enum Verify {
     Schedule(schedule::Arguments),
     Steps(steps::Arguments),
-    Latency(latency::Arguments),
+    Latency(Box<latency::Arguments>),
 }
 
 pub(super) fn run(verify: &Verify) -> Result<ExitCode, CliError> {

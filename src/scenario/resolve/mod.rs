@@ -225,6 +225,7 @@ pub(in crate::scenario) fn resolve(file: &ScenarioFile, folder: &Path) -> Result
             client_to_router: span_ms("network.client_to_router_ms", network.client_to_router_ms)?,
             router_to_replica: span_ms("network.router_to_replica_ms", network.router_to_replica_ms)?,
             frontend: span_ms("network.frontend_ms", network.frontend_ms)?,
+            per_token: span_ms("network.per_token_us", network.per_token_us / 1e3)?,
         },
         goodput: limits("slo.goodput", &file.slo.goodput)?,
         p99: limits("slo.p99", &file.slo.p99)?,

@@ -15,9 +15,10 @@ use crate::step_time::multipliers::Multipliers;
 use crate::step_time::thread_blocks::{BLOCK_QUERIES, Coefficients, Shape, Work};
 use crate::step_time::{Batch, Chunk, Decodes};
 
-/// Start of a decode call inside a step, in microseconds; alone 12 to 18, where L2 holds what a step has evicted.
+/// Start of a decode call inside a step on Hopper, in microseconds, and on cards that were not measured; alone 12 to 18,
+/// where L2 holds what a step has evicted.
 const DECODE_BASE_US: f64 = 13.0;
-/// Decode time of each sequence and key-value head inside a step, in microseconds.
+/// Decode time of each sequence and key-value head inside a step, in microseconds, on the same cards.
 const DECODE_US_PER_SEQUENCE_AND_KV_HEAD: f64 = 0.022;
 /// Decode on cards that were not measured: the upper of the recommended efficiencies.
 const DEFAULT_DECODE_INV_EFF: f64 = 1.09;
@@ -195,6 +196,10 @@ fn grouped(gpu: &Gpu, model: &Model, deployment: &Deployment, multipliers: &Mult
 
     let decode_inv_eff = row.map_or(DEFAULT_DECODE_INV_EFF, |row| row.decode_inv_eff_bandwidth);
     let decode_us = decode_inv_eff * kv_bytes_per_token * us_per_byte;
+    let decode_base_us = row.and_then(|row| row.decode_base_us).unwrap_or(DECODE_BASE_US);
+    let decode_us_per_sequence = row
+        .and_then(|row| row.decode_us_per_sequence_and_kv_head)
+        .unwrap_or(DECODE_US_PER_SEQUENCE_AND_KV_HEAD);
     let (prefill_base_us, prefill_inv_eff, us_per_byte_moved) = match row {
         Some(row) => {
             // Traffic measured on another card goes with the bandwidth.
@@ -236,8 +241,8 @@ fn grouped(gpu: &Gpu, model: &Model, deployment: &Deployment, multipliers: &Mult
         }
     };
     Attention {
-        decode_base_ps: picoseconds(decode * layers * DECODE_BASE_US),
-        decode_per_sequence_ps: picoseconds(decode * layers * kv_heads * DECODE_US_PER_SEQUENCE_AND_KV_HEAD),
+        decode_base_ps: picoseconds(decode * layers * decode_base_us),
+        decode_per_sequence_ps: picoseconds(decode * layers * kv_heads * decode_us_per_sequence),
         decode_per_token_ps: picoseconds(decode * full_layers * decode_us),
         decode_per_window_token_ps: picoseconds(decode * window_layers * decode_us),
         window: u64::from(model.sliding_window),

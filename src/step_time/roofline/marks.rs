@@ -48,7 +48,7 @@ pub(super) fn marks(gpu: &Gpu, model: &Model, deployment: &Deployment) -> Vec<St
     }
     if model.moe_layers > 0 {
         mark(format!(
-            "{}: experts are 10 to 14 % off in the mean, and gates are taken to have favourites as that of Qwen3-30B-A3B has",
+            "{}: experts are 13 to 18 % off in the mean, and gates are taken to have favourites as that of Qwen3-30B-A3B has",
             model.name
         ));
         let measured = measured_experts(gpu).unwrap_or(OTHER_EXPERTS);
