@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use super::{CliError, print, say};
 use crate::calibration::evidence::{Evidence, Observation};
 use crate::calibration::{Findings, PARAMETERS, Subject, bench, name, step_log};
+use crate::hardware::model;
 use crate::report::table::Table;
 use crate::scenario::Loaded;
 use crate::verify::measured::MeasuredRun;
@@ -83,6 +84,15 @@ fn subject(arguments: &Arguments) -> Result<Subject, CliError> {
                 let (run, failed) = bench::read(path).map_err(|error| input(&error))?;
                 if failed > 0 {
                     say(&format!("{}: {failed} requests failed and are left out", path.display()));
+                }
+                let told = run.meta.model.as_deref().and_then(|name| model(name).ok());
+                if let Some(told) = told.filter(|told| told.name != server.placement.model.name) {
+                    return Err(input(&format!(
+                        "{}: is of {}, and the scenario's replicas serve {}",
+                        path.display(),
+                        told.name,
+                        server.placement.model.name
+                    )));
                 }
                 server.check_requests(&run).map_err(|error| input(&error))?;
                 evidence.push(Evidence::of_run(run));

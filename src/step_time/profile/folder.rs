@@ -77,7 +77,7 @@ pub enum ProfileError {
     /// Experts were not measured as the model's are cut and shared out.
     #[error(
         "{folder}: has no times of a layer's experts for {model} with each cut into {slices} and whole ones shared out \
-         among {cards} cards (tp{slices}-moe.csv, ep {cards} or 1: columns tokens, activated_experts and time_us); it \
+         among {cards} cards (tp{slices}-moe.csv with ep {cards}, or tp1-moe.csv with ep 1: columns tokens, activated_experts and time_us); it \
          has {present}"
     )]
     NoExperts {

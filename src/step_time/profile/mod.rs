@@ -102,9 +102,8 @@ impl LayerTimes {
         let experts = experts(profile, model, deployment)?;
         let links = Links::new(gpu, model, deployment);
         let visits = Visits::new(model.experts, model.top_k, Routing::Trained);
-        let cards_with_whole_experts = f64::from(deployment.expert_parallel_size());
         let routed_us = |tokens: f64| {
-            let visited = visits.visited(tokens) / cards_with_whole_experts;
+            let visited = visits.visited(tokens);
             let layer = experts
                 .as_ref()
                 .map_or(0.0, |experts| experts.us(tokens, visited) + links.experts_us(tokens));
@@ -223,8 +222,7 @@ fn experts(
         return Ok(None);
     }
     let (slices, cards) = (deployment.expert_slices(), deployment.expert_parallel_size());
-    let table = profile.experts(slices);
-    let found = table.and_then(|table| Experts::new(&table.rows, cards));
+    let found = Experts::new(|slices| Some(profile.experts(slices)?.rows.as_slice()), slices, cards);
     found.map(Some).ok_or_else(|| ProfileError::NoExperts {
         folder: profile.folder.clone(),
         model: model.name.clone(),
