@@ -17,10 +17,12 @@ type Vector = SVector<f64, PARAMETERS>;
 type Matrix = SMatrix<f64, PARAMETERS, PARAMETERS>;
 
 /// Rounds at most; the fit settles after a few.
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 20;
 /// Step of a difference quotient, to both sides: logarithms of times are nearly straight in logarithms of factors, and a
 /// wide step drowns the jumps, which would pass for knowledge.
 const STEP: f64 = 0.2;
+/// The least step, near the end: a queue bends, and a wide step then points past the valley.
+const LEAST_STEP: f64 = 0.02;
 /// Requests that are taken together.
 const TOGETHER: usize = 10;
 /// Shorter and shorter steps that are tried in a round.
@@ -69,7 +71,7 @@ pub fn fit(observe: &dyn Fn(&[f64; PARAMETERS]) -> Vec<Observation>, sigmas: &[f
         theta = descend(observe, theta, neighbours, &precision);
         let here = observe(&theta.into());
         let scatter = Scatter::of(&here, neighbours);
-        let slope = linearise(observe, &theta, &here, &scatter, &precision);
+        let slope = linearise(observe, &theta, &here, STEP, &scatter, &precision);
         covariance = slope.normal.try_inverse().unwrap_or(covariance);
         neighbours *= overdispersion(&slope.jacobian, &here, &scatter, &precision);
     }
@@ -101,10 +103,10 @@ fn descend(
     precision: &Matrix,
 ) -> Vector {
     let mut here = observe(&theta.into());
-    let mut damping = 1e-3;
+    let (mut damping, mut width) = (1e-3, STEP);
     for _ in 0..ROUNDS {
         let scatter = Scatter::of(&here, neighbours);
-        let slope = linearise(observe, &theta, &here, &scatter, precision);
+        let slope = linearise(observe, &theta, &here, width, &scatter, precision);
         let before = cost(&here, &scatter, &theta, precision);
         let better = (0..TRIES).find_map(|_| {
             let damped = slope.normal + Matrix::from_diagonal(&slope.normal.diagonal()) * damping;
@@ -118,10 +120,15 @@ fn descend(
             damping *= 4.0;
             None
         });
-        let Some((tried, there, moved)) = better else { break };
-        (theta, here) = (tried, there);
-        if moved < 1e-4 {
-            break;
+        let mut moved = 0.0;
+        if let Some((tried, there, by)) = better {
+            (theta, here, moved) = (tried, there, by);
+        }
+        if moved < 1e-3 {
+            if width <= LEAST_STEP {
+                break;
+            }
+            (width, damping) = (width / 3.0, 1e-3);
         }
     }
     theta
@@ -158,6 +165,7 @@ fn linearise(
     observe: &dyn Fn(&[f64; PARAMETERS]) -> Vec<Observation>,
     theta: &Vector,
     here: &[Observation],
+    width: f64,
     scatter: &Scatter,
     precision: &Matrix,
 ) -> Slope {
@@ -168,9 +176,9 @@ fn linearise(
             moved[parameter] += by;
             observe(&moved.into())
         };
-        let both = moved(STEP).into_iter().zip(moved(-STEP));
+        let both = moved(width).into_iter().zip(moved(-width));
         for (gradient, (more, less)) in jacobian.iter_mut().zip(both) {
-            gradient[parameter] = (more.log_ratio - less.log_ratio) / (2.0 * STEP);
+            gradient[parameter] = (more.log_ratio - less.log_ratio) / (2.0 * width);
         }
     }
     let (mut normal, mut pull) = (*precision, precision * theta);
