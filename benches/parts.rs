@@ -13,7 +13,7 @@ use tailcast::router::{Decision, Facts, Feedback, Freshness, Glance, Mine, Serve
 use tailcast::signals::{Glimpse, Signals};
 use tailcast::step_time::affine::Affine;
 use tailcast::time::{Span, Time};
-use tailcast::trace;
+use tailcast::trace::{self, ReadOptions};
 
 fn facts() -> Facts {
     Facts {
@@ -180,9 +180,11 @@ fn traces(criterion: &mut Criterion) {
         ["azure-2023-sample.csv", "azure-2024-sample.csv", "mooncake-sample.jsonl", "plain-sample.csv"]
     {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("traces").join(name);
-        let rows = trace::read(&path, None).expect("a sample").rows.len();
+        let rows = trace::read(&path, &ReadOptions::default()).expect("a sample").rows.len();
         group.throughput(Throughput::Elements(rows as u64));
-        group.bench_function(name, |bencher| bencher.iter(|| trace::read(black_box(&path), None)));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| trace::read(black_box(&path), &ReadOptions::default()))
+        });
     }
     group.finish();
 }

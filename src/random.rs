@@ -40,6 +40,22 @@ pub enum Purpose {
     Bootstrap,
     /// Factors drawn from a calibration; its index is the draw.
     Calibration,
+    /// Whether a session of a trace is sampled; its index is the session.
+    Sampling,
+    /// Where in the grid of its time a request of a trace really came.
+    Spreading,
+    /// When sessions of a trace begin that does not say it.
+    SessionStarts,
+    /// Think time between turns; its index is the session or user.
+    ThinkTime,
+    /// How many turns a session has.
+    Turns,
+    /// Which class a request belongs to.
+    Classes,
+    /// Which pair of lengths is taken from a trace.
+    PairedLengths,
+    /// Rates that change by chance.
+    Modulation,
 }
 
 impl Seed {

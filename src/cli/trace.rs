@@ -27,7 +27,11 @@ pub(super) struct InfoArguments {
 
 pub(super) fn run(trace: &Trace) -> Result<ExitCode, CliError> {
     let Trace::Info(arguments) = trace;
-    let trace = crate::trace::read(&arguments.file, arguments.format.as_deref()).map_err(CliError::input)?;
+    let trace = crate::trace::read(
+        &arguments.file,
+        &crate::trace::ReadOptions::of_format(arguments.format.as_deref()),
+    )
+    .map_err(CliError::input)?;
     let info = TraceInfo::of(&trace);
     let text = if arguments.json {
         serde_json::to_string_pretty(&info).map_err(|error| CliError::Write(error.to_string()))? + "\n"

@@ -152,6 +152,9 @@ impl Loaded {
         if let Some(trace) = &mut file.workload.trace {
             *trace = relative(&self.folder.join(&*trace), folder);
         }
+        for trace in file.workload.length_traces() {
+            *trace = relative(&self.folder.join(&*trace), folder);
+        }
         for model in
             file.replicas.iter_mut().map(|kind| &mut kind.model).filter(|model| model.ends_with(".json"))
         {

@@ -380,6 +380,9 @@ fn population(scenario: &Scenario) -> String {
         Workload::Trace { resample: Some(Resample::TimeBlocks), .. } => {
             format!("{repeat} draws of the trace's stretches of time, with replacement")
         }
+        Workload::Trace { resample: Some(Resample::Sessions), .. } => {
+            format!("{repeat} draws of the trace's sessions, with replacement")
+        }
         Workload::Trace { .. } => format!("{repeat} jittered replays of the trace"),
     }
 }

@@ -8,12 +8,15 @@ use thiserror::Error;
 use crate::fleet::{Fleet, FleetConfig};
 use crate::metrics::{Collector, LaneStats, RunSummary};
 use crate::random::{Purpose, Seed};
-use crate::request::Outcome;
+use crate::request::{Outcome, RequestId};
 use crate::router::{PolicyError, Router, policies};
 use crate::scenario::{Scenario, Workload};
 use crate::time::Time;
-use crate::trace::{self, Trace, TraceError};
-use crate::workload::replay::Replay;
+use crate::trace::{self, ReadOptions, Trace, TraceError};
+use crate::workload::drawn::moments;
+use crate::workload::replay::{Replay, restarted};
+use crate::workload::sessions::Sessions;
+use crate::workload::shape::{Shape, Shaped};
 use crate::workload::streamed::Streamed;
 use crate::workload::{Job, OpenLoop, Source};
 
@@ -42,13 +45,13 @@ pub enum StudyError {
     },
 }
 
-type TraceKey = (PathBuf, Option<String>);
+/// A trace as it was asked for: file, how it is read, and what of it is kept.
+type TraceKey = (PathBuf, ReadOptions, Shape);
 
 /// Traces that have been read, so that each is read once.
 #[derive(Debug, Default)]
 pub struct Traces {
-    /// By file and by the format it was read as.
-    read: Vec<(TraceKey, Arc<Trace>)>,
+    read: Vec<(TraceKey, Arc<Trace>, Shaped)>,
 }
 
 impl Traces {
@@ -57,21 +60,50 @@ impl Traces {
     /// # Errors
     /// If it cannot be read.
     pub fn of(&mut self, workload: &Workload) -> Result<Option<Arc<Trace>>, StudyError> {
-        let Workload::Trace { path, format, streamed: false, .. } = workload else { return Ok(None) };
-        let key = (path.clone(), format.clone());
-        if let Some((_, trace)) = self.read.iter().find(|(read, _)| *read == key) {
-            return Ok(Some(trace.clone()));
+        let Workload::Trace { path, options, shape, starts, streamed: false, .. } = workload else {
+            return Ok(None);
+        };
+        let key = (path.clone(), options.clone(), *shape);
+        let found = self.read.iter().find(|(read, _, _)| *read == key).map(|(_, trace, _)| trace.clone());
+        let trace = match found {
+            Some(trace) => trace,
+            None => {
+                let mut trace = trace::read(path, options)?;
+                let (rows, shaped) = shape.apply(trace.rows, SHAPING);
+                trace.rows = rows;
+                if trace.rows.is_empty() {
+                    let file = path.display();
+                    let counted = shaped.lines().join(" ");
+                    return Err(StudyError::Empty(format!(
+                        "{file}: nothing is left of the trace: {counted}"
+                    )));
+                }
+                let trace = Arc::new(trace);
+                self.read.push((key, trace.clone(), shaped));
+                trace
+            }
+        };
+        if trace.is_timeless() && starts.is_none() {
+            return Err(StudyError::Empty(format!(
+                "{}: all requests have the same time, and would be sent at once\nhelp: say when they come: \
+                 workload.arrivals = {{ rate_per_s = 10.0 }}",
+                path.display()
+            )));
         }
-        let trace = Arc::new(trace::read(path, format.as_deref())?);
-        self.read.push((key, trace.clone()));
         Ok(Some(trace))
     }
 
     /// What reading them passed over or put in order, in sentences.
     pub fn notes(&self) -> Vec<String> {
-        self.read.iter().flat_map(|(_, trace)| trace.notes.lines()).collect()
+        self.read
+            .iter()
+            .flat_map(|(_, trace, shaped)| trace.notes.lines().into_iter().chain(shaped.lines()))
+            .collect()
     }
 }
+
+/// A trace is cut to size once, alike in all repetitions and for all seeds: it is one trace.
+const SHAPING: Seed = Seed(0);
 
 /// The seed of one repetition.
 pub fn repetition_seed(scenario: &Scenario, repetition: u32) -> Seed {
@@ -85,10 +117,10 @@ const MOST_HELD: u64 = 100_000_000;
 const HEAD: u32 = 8_000;
 
 fn open_stream(scenario: &Scenario, requests: Option<u32>, seed: Seed) -> Result<Streamed, StudyError> {
-    let Workload::Trace { path, format, rate_scale, .. } = &scenario.workload else {
+    let Workload::Trace { path, options, rate_scale, .. } = &scenario.workload else {
         return Err(StudyError::Empty("a drawn workload has no trace to stream".into()));
     };
-    Ok(Streamed::open(path, format.as_deref(), *rate_scale, requests, scenario.predictor, seed)?)
+    Ok(Streamed::open(path, options, *rate_scale, requests, scenario.predictor, seed)?)
 }
 
 /// The requests of one repetition, in order of sending; of a streamed trace its first ones.
@@ -98,14 +130,27 @@ fn open_stream(scenario: &Scenario, requests: Option<u32>, seed: Seed) -> Result
 pub fn jobs(scenario: &Scenario, trace: Option<&Trace>, repetition: u32) -> Result<Vec<Job>, StudyError> {
     let seed = repetition_seed(scenario, repetition);
     let mut jobs = match (&scenario.workload, trace) {
-        (Workload::Trace { rate_scale, rounds, requests, resample, .. }, Some(trace)) => {
+        (
+            Workload::Trace { rate_scale, rounds, requests, resample, starts, closed_loop, .. },
+            Some(trace),
+        ) => {
             let all = trace.rows.len() as u64 * u64::from(*rounds);
             if requests.map_or(all, |requests| all.min(u64::from(requests))) > MOST_HELD {
                 return Err(StudyError::TooMany { rounds: *rounds, rows: trace.rows.len() });
             }
-            let replay =
-                Replay { rate_scale: *rate_scale, rounds: *rounds, requests: *requests, resample: *resample };
-            replay.jobs(&trace.rows, seed)
+            let replay = Replay {
+                rate_scale: *rate_scale,
+                rounds: *rounds,
+                requests: *requests,
+                resample: *resample,
+                closed_loop: *closed_loop,
+            };
+            match starts {
+                None => replay.jobs(&trace.rows, seed),
+                Some(starts) => {
+                    replay.jobs(&restarted(&trace.rows, |count| moments(starts, count, seed)), seed)
+                }
+            }
         }
         (Workload::Drawn(drawn), _) => drawn.draw(seed),
         (Workload::Trace { requests, .. }, None) => {
@@ -155,7 +200,18 @@ pub fn run(
         return run_streamed(scenario, repetition, check, keep);
     }
     let keep_for_check = if check { Keep::Outcomes } else { keep };
-    let mut result = simulate(scenario, &mut OpenLoop::new(jobs.clone()), repetition, check, keep_for_check)?;
+    let mut result = if Sessions::are_in(jobs) {
+        let mut sessions = Sessions::new(jobs.clone());
+        let mut result = simulate(scenario, &mut sessions, repetition, check, keep_for_check)?;
+        // Requests are numbered as they were sent; from here on by their place among the jobs.
+        for outcome in &mut result.outcomes {
+            outcome.attempt.request = RequestId(sessions.job_of(outcome.attempt.request));
+        }
+        result.outcomes.sort_by_key(|outcome| outcome.attempt);
+        result
+    } else {
+        simulate(scenario, &mut OpenLoop::new(jobs.clone()), repetition, check, keep_for_check)?
+    };
     if check {
         check_conservation(&result.outcomes, jobs, &result.summary);
     }

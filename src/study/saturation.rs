@@ -12,6 +12,7 @@ use crate::fleet::{End, Network};
 use crate::router::Freshness;
 use crate::scenario::{ReplicaKind, Scenario, Workload};
 use crate::time::{Span, Time};
+use crate::trace::Waits;
 use crate::workload::drawn::Drawn;
 use crate::workload::{Job, OpenLoop};
 
@@ -44,7 +45,7 @@ fn of_one_replica(scenario: &Scenario, kind: &ReplicaKind, jobs: &[Job]) -> Resu
     let wanted = (BATCHES * kind.facts.engine.max_num_seqs as usize).clamp(FEWEST, MOST);
     let requests = match &scenario.workload {
         Workload::Drawn(drawn) => {
-            Drawn { requests: 2 * wanted as u32, ..*drawn }.draw(repetition_seed(scenario, 0))
+            Drawn { requests: 2 * wanted as u32, ..drawn.clone() }.draw(repetition_seed(scenario, 0))
         }
         Workload::Trace { .. } => jobs.iter().take(2 * wanted).cloned().collect(),
     };
@@ -70,7 +71,8 @@ fn of_one_replica(scenario: &Scenario, kind: &ReplicaKind, jobs: &[Job]) -> Resu
 
 /// Ends of the first nine tenths of these requests, all sent at once: how many, and when.
 fn flood(alone: &Scenario, requests: &[Job]) -> Result<(usize, f64), StudyError> {
-    let at_once: Arc<[Job]> = requests.iter().map(|job| Job { sent: Time::ZERO, ..job.clone() }).collect();
+    let at_once: Arc<[Job]> =
+        requests.iter().map(|job| Job { sent: Time::ZERO, waits: Waits::default(), ..job.clone() }).collect();
     let result = simulate(alone, &mut OpenLoop::new(at_once), 0, false, Keep::Outcomes)?;
     let mut ends: Vec<Time> =
         result.outcomes.iter().filter(|o| o.finish.is_complete()).map(|o| o.done_received).collect();

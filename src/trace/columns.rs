@@ -139,6 +139,11 @@ impl Columns {
         Ok(true)
     }
 
+    /// Whether the file has the column, counted in the same way as for [`Columns::get`].
+    pub(super) fn has(&self, column: usize) -> bool {
+        self.places[column].is_some()
+    }
+
     /// The value in `column`, counted through the required and then the optional ones; empty where the file
     /// does not have the column.
     pub(super) fn get<'a>(&'a self, lines: &'a Lines, column: usize) -> &'a str {

@@ -15,12 +15,6 @@ pub enum TraceError {
         /// What the operating system said.
         source: std::io::Error,
     },
-    /// The path is a folder.
-    #[error("{file}: is a folder; a trace is one file")]
-    Folder {
-        /// The path as it was given.
-        file: String,
-    },
     /// Nobody knows a format of this name.
     #[error("there is no trace format \"{name}\"; did you mean {nearest}? The formats: {}", format_names())]
     UnknownFormat {
@@ -39,6 +33,31 @@ pub enum TraceError {
         file: String,
         /// How the file opens.
         first_line: String,
+    },
+    /// No field of a request is called that.
+    #[error(
+        "columns: there is no field \"{name}\"; did you mean {nearest}? The fields: {}",
+        super::Field::ALL.map(|(_, name)| name).join(", ")
+    )]
+    UnknownField {
+        /// The name that was given.
+        name: String,
+        /// The known name most like it.
+        nearest: &'static str,
+    },
+    /// No unit of time is called that.
+    #[error("time_unit: expected s, ms, us or ns, got \"{name}\"")]
+    UnknownUnit {
+        /// The name that was given.
+        name: String,
+    },
+    /// Options that cannot be had together.
+    #[error("{file}: {problem}")]
+    Options {
+        /// The path as it was given.
+        file: String,
+        /// Which, and what to do.
+        problem: String,
     },
     /// The file is in order, but there is nothing to replay.
     #[error("{file}: holds no requests: {reason}")]
@@ -62,6 +81,16 @@ pub enum TraceError {
         /// What stands there.
         got: String,
     },
+    /// From a line on, the file cannot be read.
+    #[error("{file}:{line}: {problem}")]
+    Broken {
+        /// The path as it was given.
+        file: String,
+        /// Line, counted from 1 as an editor does.
+        line: u64,
+        /// What is wrong.
+        problem: String,
+    },
     /// A line as a whole is wrong.
     #[error("{file}:{line}: {problem}")]
     Line {
@@ -72,6 +101,13 @@ pub enum TraceError {
         /// What is wrong with it.
         problem: String,
     },
+}
+
+impl TraceError {
+    /// Whether it is about one row, and the rows below may be good.
+    pub(super) fn is_of_one_row(&self) -> bool {
+        matches!(self, TraceError::Value { .. } | TraceError::Line { .. })
+    }
 }
 
 fn format_names() -> String {

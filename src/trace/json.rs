@@ -1,7 +1,8 @@
-//! One JSON object a line.
+//! JSON: one object a line, or one document.
 //!
 //! Knows how to take an object apart and how to say what is wrong with it. Does not know any key.
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::error::TraceError;
@@ -79,6 +80,41 @@ impl<'a> Object<'a> {
     pub(super) fn wrong(&self, key: &str, expected: impl Into<String>) -> TraceError {
         let got = self.get(key).map(Value::to_string).unwrap_or_default();
         self.lines.value(key, expected, &got)
+    }
+}
+
+/// The object on the current line.
+pub(super) fn parse<T: DeserializeOwned>(lines: &Lines) -> Result<T, TraceError> {
+    let mut deserializer = serde_json::Deserializer::from_str(lines.text());
+    let parsed = serde_path_to_error::deserialize(&mut deserializer);
+    let parsed = parsed.and_then(|value| deserializer.end().map(|()| value).map_err(whole));
+    parsed.map_err(|error| lines.problem(said(&error)))
+}
+
+/// The document that all lines make.
+pub(super) fn parse_document<T: DeserializeOwned>(lines: &mut Lines) -> Result<T, TraceError> {
+    let text = lines.rest()?;
+    let mut deserializer = serde_json::Deserializer::from_str(&text);
+    let parsed = serde_path_to_error::deserialize(&mut deserializer);
+    let parsed = parsed.and_then(|value| deserializer.end().map(|()| value).map_err(whole));
+    parsed.map_err(|error| lines.problem_at(error.inner().line() as u64, said(&error)))
+}
+
+type PathError = serde_path_to_error::Error<serde_json::Error>;
+
+/// An error about nothing in particular.
+fn whole(error: serde_json::Error) -> PathError {
+    PathError::new(serde_path_to_error::Track::new().path(), error)
+}
+
+/// What is wrong, with the way to it.
+fn said(error: &PathError) -> String {
+    let inner = error.inner().to_string();
+    let what = inner.split(" at line ").next().unwrap_or_default();
+    let (path, column) = (error.path().to_string(), error.inner().column());
+    match path.as_str() {
+        "." => format!("not what was expected: {what} at character {column}"),
+        path => format!("{path}: {what} at character {column}"),
     }
 }
 

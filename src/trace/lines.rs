@@ -32,10 +32,6 @@ pub(super) struct Lines {
     current: (usize, usize),
     /// Number of the current line.
     number: u64,
-    /// Lines read ahead to recognise the format, last one first.
-    ahead: Vec<(u64, String)>,
-    /// The current line, if it is one of those.
-    from_ahead: Option<String>,
 }
 
 /// What follows the last whole line of a block.
@@ -58,8 +54,6 @@ impl Lines {
             cut_off: Vec::new(),
             current: (0, 0),
             number: 0,
-            ahead: Vec::new(),
-            from_ahead: None,
         }
     }
 
@@ -67,27 +61,24 @@ impl Lines {
         &self.file
     }
 
-    /// The first two lines that are not blank, to be read again by [`Lines::advance`]; empty where the
-    /// file has fewer.
-    pub(super) fn opening(&mut self) -> Result<(String, String), TraceError> {
-        let mut opening = Vec::new();
-        while opening.len() < 2 && self.advance()? {
-            opening.push((self.number, self.text().to_owned()));
-        }
-        let mut texts = opening.iter().map(|(_, line)| line.clone());
-        let texts = (texts.next().unwrap_or_default(), texts.next().unwrap_or_default());
-        opening.reverse();
-        self.ahead = opening;
-        Ok(texts)
+    /// Everything from here on as one text, whatever its lines: for formats that are one document.
+    pub(super) fn rest(&mut self) -> Result<String, TraceError> {
+        let mut bytes = Vec::new();
+        self.number = 1;
+        self.source.read_to_end(&mut bytes).map_err(|error| self.damaged(&error))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let line = 1 + error.as_bytes()[..error.utf8_error().valid_up_to()]
+                .iter()
+                .filter(|&&byte| byte == b'\n')
+                .count();
+            self.number = line as u64;
+            self.broken("this line is not UTF-8 text".to_owned())
+        })?;
+        Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
     }
 
     /// Moves to the next line that is not blank; false at the end.
     pub(super) fn advance(&mut self) -> Result<bool, TraceError> {
-        self.from_ahead = None;
-        if let Some((number, line)) = self.ahead.pop() {
-            (self.number, self.from_ahead) = (number, Some(line));
-            return Ok(true);
-        }
         loop {
             self.number += 1;
             if self.next == self.block.len() && !self.next_block()? {
@@ -116,7 +107,7 @@ impl Lines {
             After::More => {}
             After::End => return Ok(false),
             After::TooLong => return Err(self.too_long()),
-            After::NotText => return Err(self.problem("this line is not UTF-8 text".to_owned())),
+            After::NotText => return Err(self.broken("this line is not UTF-8 text".to_owned())),
             After::Damaged(error) => return Err(self.damaged(&error)),
         }
         let mut bytes = mem::take(&mut self.block).into_bytes();
@@ -160,26 +151,32 @@ impl Lines {
 
     /// The current line, without white space at its end.
     pub(super) fn text(&self) -> &str {
-        match &self.from_ahead {
-            Some(line) => line,
-            None => &self.block[self.current.0..self.current.1],
-        }
+        &self.block[self.current.0..self.current.1]
     }
 
     fn too_long(&self) -> TraceError {
-        self.problem(format!("this line is longer than {LONGEST_LINE} bytes"))
+        self.broken(format!("this line is longer than {LONGEST_LINE} bytes"))
     }
 
     fn damaged(&self, error: &io::Error) -> TraceError {
-        self.problem(match error.kind() {
+        self.broken(match error.kind() {
             ErrorKind::UnexpectedEof => "the compressed data break off here; is the file whole?".to_owned(),
             _ => format!("the data cannot be read on from here: {error}"),
         })
     }
 
+    fn broken(&self, problem: String) -> TraceError {
+        TraceError::Broken { file: self.file.clone(), line: self.number, problem }
+    }
+
     /// An error about the current line as a whole.
     pub(super) fn problem(&self, problem: String) -> TraceError {
         TraceError::Line { file: self.file.clone(), line: self.number, problem }
+    }
+
+    /// An error at line `number` of a text that was read whole.
+    pub(super) fn problem_at(&self, number: u64, problem: String) -> TraceError {
+        TraceError::Line { file: self.file.clone(), line: number.max(1), problem }
     }
 
     /// An error about `got` in `column` of the current line.
@@ -204,9 +201,33 @@ impl Lines {
     pub(super) fn missing(&self, column: &str) -> TraceError {
         self.problem(format!("column {column} is missing"))
     }
+}
 
-    pub(super) fn unrecognised(&self, first_line: &str) -> TraceError {
-        TraceError::Unrecognised { file: self.file.clone(), first_line: quoted(first_line) }
+/// How a file opens, for formats to recognise it.
+pub(super) struct Opening {
+    /// Its first bytes, as text.
+    pub(super) head: String,
+}
+
+impl Opening {
+    /// Of these first bytes; a letter that they cut off is no harm.
+    pub(super) fn of(head: &[u8]) -> Opening {
+        let text = String::from_utf8_lossy(head);
+        Opening { head: text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned() }
+    }
+
+    /// The first line that is not blank, without white space at its end; empty if there is none.
+    pub(super) fn first(&self) -> &str {
+        self.lines().next().unwrap_or_default()
+    }
+
+    /// The one after it.
+    pub(super) fn second(&self) -> &str {
+        self.lines().nth(1).unwrap_or_default()
+    }
+
+    fn lines(&self) -> impl Iterator<Item = &str> {
+        self.head.lines().map(str::trim_ascii_end).filter(|line| !line.is_empty())
     }
 }
 

@@ -3,6 +3,8 @@
 //! Knows whole numbers and decimal seconds. No floating point: a time survives to its last digit. Each
 //! function answers with what it expected where the text is something else.
 
+use super::options::TimeUnit;
+
 const PS_DIGITS: usize = 12;
 const PS_PER_S: i128 = 1_000_000_000_000;
 
@@ -48,6 +50,41 @@ pub(super) fn seconds(text: &str) -> Result<i128, &'static str> {
     Ok(seconds as i128 * PS_PER_S + fraction_ps(fraction.as_bytes()).ok_or(EXPECTED)??)
 }
 
+/// A decimal number of `unit`, with an exponent or a sign if need be, to picoseconds; what is finer than one is cut.
+pub(super) fn decimal_ps(text: &str, unit: TimeUnit) -> Option<i128> {
+    let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
+        None => (text, 0),
+    };
+    let (whole_text, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    if fraction.is_empty() && mantissa.ends_with('.') {
+        return None;
+    }
+    // The digits as a whole number, and where its point stands when it counts picoseconds.
+    let mut number: i128 = 0;
+    let mut places = unit.ps().ilog10() as i32 + exponent - fraction.len() as i32;
+    for &byte in whole_text.as_bytes().iter().chain(fraction.as_bytes()) {
+        let digit = i128::from(digit(byte)?);
+        match number.checked_mul(10).filter(|&number| number < 1 << 100) {
+            Some(moved) => number = moved + digit,
+            None => places += 1,
+        }
+    }
+    if whole_text.is_empty() || places > 30 {
+        return None;
+    }
+    while places > 0 {
+        number = number.checked_mul(10)?;
+        places -= 1;
+    }
+    while places < 0 && number > 0 {
+        number /= 10;
+        places += 1;
+    }
+    Some(if negative { -number } else { number })
+}
+
 /// Digits after the point of a number of seconds to picoseconds: none where there is another character, an
 /// expectation where there are more digits than a picosecond has.
 pub(super) fn fraction_ps(digits: &[u8]) -> Option<Result<i128, &'static str>> {
@@ -87,4 +124,33 @@ fn whole(text: &str) -> Option<u128> {
         number = number.saturating_mul(10).saturating_add(u128::from(digit(byte)?));
     }
     Some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_are_exact() {
+        let ms = |text| decimal_ps(text, TimeUnit::Milliseconds);
+        assert_eq!(
+            (ms("0.5"), ms("3001"), ms("-2")),
+            (Some(500_000_000), Some(3_001_000_000_000), Some(-2_000_000_000))
+        );
+        assert_eq!(
+            (ms("1.5e3"), ms("1e-3"), ms("1E-12")),
+            (Some(1_500_000_000_000), Some(1_000_000), Some(0))
+        );
+        assert_eq!(
+            decimal_ps("1779163048815.25", TimeUnit::Milliseconds),
+            Some(1_779_163_048_815_250_000_000)
+        );
+        assert_eq!(
+            decimal_ps("0.1000000000000000055511151231257827", TimeUnit::Seconds),
+            Some(100_000_000_000)
+        );
+        for wrong in ["", ".", "1.", "x", "1e", "NaN", "inf", "1 0", "1e99"] {
+            assert_eq!(ms(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -5,13 +5,12 @@
 
 use super::TraceRow;
 use super::columns::Columns;
-use super::content::{IDENTITY_EXPECTED, prefix};
+use super::content::prefix;
 use super::error::TraceError;
-use super::lines::Lines;
+use super::lines::{Lines, Opening};
 use super::numbers::{identity, limit, priority, seconds, tokens};
-use super::rows::{NextRow, Recorded};
+use super::rows::{Next, NextRow, Recorded};
 use crate::request::Content;
-use crate::time::Time;
 
 const REQUIRED: [&str; 3] = ["arrived_s", "prompt_tokens", "output_tokens"];
 const OPTIONAL: [&str; 5] = ["max_tokens", "session", "priority", "prefix", "prefix_tokens"];
@@ -27,8 +26,8 @@ const PREFIX: usize = 6;
 const PREFIX_TOKENS: usize = 7;
 
 /// One or two names are enough: a misspelt or missing other is then told as such.
-pub(super) fn recognises(header: &str, _row: &str) -> bool {
-    let has = |column: &str| header.split(',').any(|name| name.trim().trim_matches('"') == column);
+pub(super) fn recognises(opening: &Opening) -> bool {
+    let has = |column: &str| opening.first().split(',').any(|name| name.trim().trim_matches('"') == column);
     has("arrived_s") || has("prompt_tokens") && has("output_tokens")
 }
 
@@ -36,21 +35,19 @@ pub(super) fn rows(lines: &mut Lines) -> Result<NextRow, TraceError> {
     let mut columns = Columns::read(lines, &REQUIRED, &OPTIONAL)?;
     Ok(Box::new(move |lines| {
         if !columns.advance(lines)? {
-            return Ok(None);
+            return Ok(Next::End);
         }
         let fields = Fields { lines, columns: &columns };
         let arrived_ps = fields.required(ARRIVED, seconds)?;
         let prompt_tokens = fields.required(PROMPT, tokens)?;
         let row = TraceRow {
-            arrived: Time::ZERO,
-            prompt_tokens,
-            output_tokens: fields.required(OUTPUT, tokens)?,
             max_tokens: fields.optional(LIMIT, limit)?,
             content: fields.content(prompt_tokens)?,
             session: fields.optional(SESSION, identity)?,
             priority: fields.optional(PRIORITY, priority)?.unwrap_or(0),
+            ..TraceRow::of_lengths(prompt_tokens, fields.required(OUTPUT, tokens)?)
         };
-        Ok(Some(Recorded { arrived_ps, row }))
+        Ok(Next::Row(Recorded { arrived_ps, row }))
     }))
 }
 
@@ -83,9 +80,7 @@ impl Fields<'_> {
             (Some(_), Some(tokens)) if tokens > prompt_tokens => {
                 Err(self.wrong(PREFIX_TOKENS, format!("at most the prompt's {prompt_tokens} tokens")))
             }
-            (Some(id), Some(tokens)) => {
-                prefix(id, tokens).ok_or_else(|| self.wrong(PREFIX, IDENTITY_EXPECTED))
-            }
+            (Some(id), Some(tokens)) => Ok(prefix(id, tokens)),
         }
     }
 

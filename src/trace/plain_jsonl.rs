@@ -6,26 +6,26 @@
 use serde_json::Value;
 
 use super::TraceRow;
-use super::content::{IDENTITY_EXPECTED, blocks, prefix};
+use super::content::{blocks, prefix};
 use super::error::TraceError;
 use super::json::Object;
-use super::lines::Lines;
+use super::lines::{Lines, Opening};
 use super::numbers::{identity, limit, priority, seconds, tokens};
-use super::rows::{NextRow, Recorded};
+use super::rows::{Next, NextRow, Recorded};
 use crate::request::Content;
-use crate::time::Time;
 
 const REQUIRED: [&str; 3] = ["arrived_s", "prompt_tokens", "output_tokens"];
 const OPTIONAL: [&str; 6] = ["max_tokens", "session", "priority", "prefix", "prefix_tokens", "blocks"];
 
 /// One or two keys are enough: a misspelt or missing other is then told as such.
-pub(super) fn recognises(first: &str, _second: &str) -> bool {
+pub(super) fn recognises(opening: &Opening) -> bool {
+    let first = opening.first();
     let has = |key: &str| first.contains(&format!("\"{key}\""));
     first.starts_with('{') && (has("arrived_s") || has("prompt_tokens") && has("output_tokens"))
 }
 
 pub(super) fn rows(_lines: &mut Lines) -> Result<NextRow, TraceError> {
-    Ok(Box::new(|lines| if lines.advance()? { row(lines).map(Some) } else { Ok(None) }))
+    Ok(Box::new(|lines| if lines.advance()? { row(lines).map(Next::Row) } else { Ok(Next::End) }))
 }
 
 /// The row on the current line.
@@ -36,13 +36,11 @@ fn row(lines: &Lines) -> Result<Recorded, TraceError> {
     let arrived_ps = arrived.map_err(|expected| object.wrong("arrived_s", expected))?;
     let prompt_tokens = required("prompt_tokens")?;
     let row = TraceRow {
-        arrived: Time::ZERO,
-        prompt_tokens,
-        output_tokens: required("output_tokens")?,
         max_tokens: object.number("max_tokens", limit)?,
         content: content(&object, prompt_tokens)?,
         session: object.number("session", identity)?,
         priority: object.number("priority", priority)?.unwrap_or(0),
+        ..TraceRow::of_lengths(prompt_tokens, required("output_tokens")?)
     };
     Ok(Recorded { arrived_ps, row })
 }
@@ -63,9 +61,7 @@ fn content(object: &Object, prompt_tokens: u32) -> Result<Content, TraceError> {
         (Some(_), Some(tokens)) if tokens > prompt_tokens => {
             Err(object.wrong("prefix_tokens", format!("at most the prompt's {prompt_tokens} tokens")))
         }
-        (Some(id), Some(tokens)) => {
-            prefix(id, tokens).ok_or_else(|| object.wrong("prefix", IDENTITY_EXPECTED))
-        }
+        (Some(id), Some(tokens)) => Ok(prefix(id, tokens)),
     }
 }
 
@@ -82,5 +78,5 @@ fn block_content(object: &Object, value: &Value, prompt_tokens: u32) -> Result<C
             "at most {most} ids, one for each started block of {block_tokens} of {prompt_tokens} tokens"
         )));
     }
-    blocks(prompt_tokens, block_tokens, &ids).ok_or_else(|| wrong(IDENTITY_EXPECTED))
+    Ok(blocks(prompt_tokens, block_tokens, &ids))
 }

@@ -82,7 +82,7 @@ impl TraceStream {
 
     /// What was odd about the file as far as it was read.
     pub fn notes(&self) -> Notes {
-        Notes { duplicate_times: self.duplicate_times, ..self.rows.notes() }
+        Notes { duplicate_times: self.duplicate_times, ..self.rows.notes().clone() }
     }
 
     /// Name of the format it is read as, one of [`super::FORMATS`].

@@ -16,6 +16,7 @@ use crate::scenario::Scenario;
 use crate::study::run::jobs;
 use crate::study::{Keep, StudyError, Traces, run};
 use crate::time::{Span, Time};
+use crate::trace;
 use crate::workload::Job;
 
 /// Real and simulated latencies of some requests.
@@ -86,7 +87,7 @@ fn job(index: usize, row: &GatewayRow, start_s: f64) -> Job {
         })),
         remote_tokens: 0,
     };
-    Job { sent, request, session: None, predicted_output_tokens: None }
+    Job { sent, request, session: None, waits: trace::Waits::default(), predicted_output_tokens: None }
 }
 
 fn serve(scenario: &Scenario, requests: Vec<Job>) -> Result<Vec<Outcome>, StudyError> {

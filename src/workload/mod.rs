@@ -6,10 +6,13 @@ use std::sync::Arc;
 
 use crate::request::{Arrival, Outcome, Request};
 use crate::time::Time;
+use crate::trace::Waits;
 
 pub mod drawn;
 pub mod predictor;
 pub mod replay;
+pub mod sessions;
+pub mod shape;
 pub mod streamed;
 
 /// A request with all that is true of it; a router is shown its [`Job::arrival`] only.
@@ -21,6 +24,8 @@ pub struct Job {
     pub request: Request,
     /// The conversation it belongs to, where known.
     pub session: Option<u64>,
+    /// Requests whose answers it waits for, by their place among the jobs; in open loops there are none.
+    pub waits: Waits,
     /// What a predictor says of its output length, where the scenario grants one.
     pub predicted_output_tokens: Option<u32>,
 }

@@ -1,12 +1,13 @@
 //! A trace as a workload: scaled, cut, and resampled where a study wants repetitions.
 
 use rand::RngExt;
+use rustc_hash::FxHashMap;
 
 use super::Job;
 use crate::random::{Purpose, Seed, mix};
 use crate::request::{Content, ContentRun, Request, RequestId};
 use crate::time::{Span, Time};
-use crate::trace::TraceRow;
+use crate::trace::{TraceRow, Wait, Waits, in_order};
 
 /// What differs between repetitions of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub enum Resample {
     TimeBlocks,
     /// Each request moved by up to half the mean gap, earlier or later.
     Jitter,
+    /// Whole sessions, drawn with replacement; each begins where one began.
+    Sessions,
 }
 
 /// Stretches that [`Resample::TimeBlocks`] cuts a trace into.
@@ -32,6 +35,8 @@ pub struct Replay {
     pub requests: Option<u32>,
     /// One draw of it instead of what was recorded.
     pub resample: Option<Resample>,
+    /// Whether requests wait for the answers that they waited for then. If not, they are sent when they were sent then.
+    pub closed_loop: bool,
 }
 
 /// When a request is sent, of which row it is, and the how-manieth use of that row.
@@ -45,10 +50,16 @@ impl Replay {
             None => {}
             Some(Resample::TimeBlocks) => sent = time_blocks(&sent, u64::from(self.rounds), seed),
             Some(Resample::Jitter) => jitter(&mut sent, seed),
+            Some(Resample::Sessions) => sent = sessions(&sent, rows, u64::from(self.rounds), seed),
         }
         sent.sort_by_key(|&(at, index, copy)| (at, copy, index));
-        let numbered = sent.into_iter().enumerate();
-        numbered.map(|(number, (at, index, copy))| job(&rows[index], number as u32, at, copy)).collect()
+        let numbered = sent.iter().enumerate();
+        let mut jobs: Vec<Job> =
+            numbered.map(|(number, &(at, index, copy))| job(&rows[index], number as u32, at, copy)).collect();
+        if self.closed_loop {
+            connect(&mut jobs, &sent, rows);
+        }
+        jobs
     }
 
     /// All rounds, before anything is resampled.
@@ -92,13 +103,29 @@ pub(super) fn job(row: &TraceRow, number: u32, sent: Time, copy: u64) -> Job {
             content: copied(&row.content, copy),
             remote_tokens: 0,
         },
-        session: row.session,
+        session: row.session.map(|session| if copy == 0 { session } else { mix(session ^ mix(copy)) }),
+        waits: Waits::default(),
         predicted_output_tokens: None,
     }
 }
 
 /// Far beyond what a run may last, and far below what would overflow when a request is moved.
 const LATEST_PS: u64 = u64::MAX / 4;
+
+/// Lets each use of a row wait for the same use of the rows that it waits for; those that are not among the jobs are
+/// waited for by nobody.
+fn connect(jobs: &mut [Job], sent: &[Sent], rows: &[TraceRow]) {
+    if rows.iter().all(|row| row.waits.is_empty()) {
+        return;
+    }
+    let places: FxHashMap<(usize, u64), u32> =
+        sent.iter().enumerate().map(|(place, &(_, index, copy))| ((index, copy), place as u32)).collect();
+    for (job, &(_, index, copy)) in jobs.iter_mut().zip(sent) {
+        let place = |wait: &Wait| places.get(&(wait.row as usize, copy)).copied();
+        let waits = rows[index].waits.iter().filter_map(|wait| Some(Wait { row: place(wait)?, ..*wait }));
+        job.waits = Waits::of(waits.collect());
+    }
+}
 
 /// Content of the `copy`-th use of a row: identities of its own.
 fn copied(content: &Content, copy: u64) -> Content {
@@ -130,6 +157,57 @@ fn time_blocks(sent: &[Sent], rounds: u64, seed: Seed) -> Vec<Sent> {
     joined
 }
 
+/// The sessions among `sent`, by when they begin; a request without one is a session of its own.
+fn by_session(sent: &[Sent], rows: &[TraceRow]) -> Vec<Vec<Sent>> {
+    let mut places: FxHashMap<(u64, u64), usize> = FxHashMap::default();
+    let mut groups: Vec<Vec<Sent>> = Vec::new();
+    for one in sent {
+        let place = match rows[one.1].session {
+            Some(session) => *places.entry((session, one.2)).or_insert(groups.len()),
+            None => groups.len(),
+        };
+        if place == groups.len() {
+            groups.push(Vec::new());
+        }
+        groups[place].push(*one);
+    }
+    groups
+}
+
+fn sessions(sent: &[Sent], rows: &[TraceRow], rounds: u64, seed: Seed) -> Vec<Sent> {
+    let groups = by_session(sent, rows);
+    let mut draws = seed.stream(Purpose::Resampling, 0);
+    let mut used = vec![0u64; groups.len()];
+    let mut joined = Vec::with_capacity(sent.len());
+    for place in &groups {
+        let drawn = draws.random_range(0..groups.len());
+        let uses = used[drawn];
+        used[drawn] += 1;
+        let (begins, began) = (place[0].0, groups[drawn][0].0);
+        joined.extend(
+            groups[drawn]
+                .iter()
+                .map(|&(at, index, round)| (begins + (at - began), index, uses * rounds + round)),
+        );
+    }
+    joined
+}
+
+/// Rows whose sessions begin at other times: the k-th of them at the k-th of `starts`, its turns as far behind as they
+/// were.
+pub fn restarted(rows: &[TraceRow], starts: impl FnOnce(usize) -> Vec<Time>) -> Vec<TraceRow> {
+    let sent: Vec<Sent> = rows.iter().enumerate().map(|(index, row)| (row.arrived, index, 0)).collect();
+    let groups = by_session(&sent, rows);
+    let mut moved = rows.to_vec();
+    for (group, start) in groups.iter().zip(starts(groups.len())) {
+        for &(at, index, _) in group {
+            moved[index].arrived = start + (at - group[0].0);
+        }
+    }
+    in_order(&mut moved);
+    moved
+}
+
 fn jitter(sent: &mut [Sent], seed: Seed) {
     let Some(&(last, _, _)) = sent.last() else { return };
     let half_gap = last.as_ps() / sent.len() as u64 / 2;
@@ -145,12 +223,13 @@ mod tests {
     use super::*;
 
     fn replay(rows: &[TraceRow], rate_scale: f64, resample: Option<Resample>, seed: Seed) -> Vec<Job> {
-        Replay { rate_scale, rounds: 1, requests: None, resample }.jobs(rows, seed)
+        Replay { rate_scale, rounds: 1, requests: None, resample, closed_loop: false }.jobs(rows, seed)
     }
 
     #[test]
     fn rounds_follow_each_other_with_identities_of_their_own() {
-        let replay = Replay { rate_scale: 2.0, rounds: 3, requests: Some(900), resample: None };
+        let replay =
+            Replay { rate_scale: 2.0, rounds: 3, requests: Some(900), resample: None, closed_loop: false };
         let jobs = replay.jobs(&rows(), Seed(1));
         assert_eq!(jobs.len(), 900);
         // Rows come every 100 ms, at twice the rate every 50 ms, also from one round to the next.
@@ -164,12 +243,8 @@ mod tests {
     fn rows() -> Vec<TraceRow> {
         let row = |number: u64| TraceRow {
             arrived: Time::ZERO + Span::from_ms(number * 100),
-            prompt_tokens: 10 + number as u32,
-            output_tokens: 5,
-            max_tokens: None,
             content: Content::from_runs([ContentRun { stream: number, position: 0, tokens: 8 }]),
-            session: None,
-            priority: 0,
+            ..TraceRow::of_lengths(10 + number as u32, 5)
         };
         (0..400).map(row).collect()
     }
@@ -184,7 +259,7 @@ mod tests {
 
     #[test]
     fn resampling_keeps_order_and_kind() {
-        for resample in [Resample::TimeBlocks, Resample::Jitter] {
+        for resample in [Resample::TimeBlocks, Resample::Jitter, Resample::Sessions] {
             let (a, b) = (
                 replay(&rows(), 1.0, Some(resample), Seed(1)),
                 replay(&rows(), 1.0, Some(resample), Seed(2)),

@@ -16,7 +16,7 @@ use super::{Job, Source};
 use crate::random::Seed;
 use crate::request::RequestId;
 use crate::time::Time;
-use crate::trace::{self, Notes, TraceError, TraceRow, TraceStream};
+use crate::trace::{self, Notes, ReadOptions, TraceError, TraceRow, TraceStream};
 
 /// Chunks that the reader may be ahead: enough to even out its pace, and a megabyte or two of jobs.
 const CHUNKS_AHEAD: usize = 4;
@@ -49,13 +49,13 @@ impl Streamed {
     /// Whatever keeps the file from being a trace and shows before its first request.
     pub fn open(
         path: &Path,
-        format: Option<&str>,
+        options: &ReadOptions,
         rate_scale: f64,
         requests: Option<u32>,
         predictor: Predictor,
         seed: Seed,
     ) -> Result<Streamed, TraceError> {
-        let mut stream = trace::stream(path, format)?;
+        let mut stream = trace::stream(path, options)?;
         if let Some(requests) = requests {
             stream = stream.first(requests);
         }
@@ -83,7 +83,7 @@ impl Streamed {
     /// What was odd about the file as far as it was read: all of it, or up to the last request asked for.
     /// Whole when [`Source::next`] has given its last request.
     pub fn notes(&self) -> Notes {
-        self.notes
+        self.notes.clone()
     }
 
     /// Name of the format the trace is read as.
@@ -152,7 +152,13 @@ impl Reader {
     }
 
     fn jobs(&mut self, rows: &[TraceRow]) -> Vec<Job> {
-        let replay = Replay { rate_scale: self.rate_scale, rounds: 1, requests: None, resample: None };
+        let replay = Replay {
+            rate_scale: self.rate_scale,
+            rounds: 1,
+            requests: None,
+            resample: None,
+            closed_loop: false,
+        };
         let mut jobs = replay.jobs(rows, self.seed);
         for job in &mut jobs {
             job.request.id = RequestId(self.given + job.request.id.0);
@@ -202,7 +208,7 @@ mod tests {
     }
 
     fn open(file: &NamedTempFile, rate_scale: f64, requests: Option<u32>) -> Result<Streamed, TraceError> {
-        Streamed::open(file.path(), None, rate_scale, requests, PREDICTOR, Seed(5))
+        Streamed::open(file.path(), &ReadOptions::default(), rate_scale, requests, PREDICTOR, Seed(5))
     }
 
     /// All jobs, each announced by its time before it is given.
@@ -220,12 +226,12 @@ mod tests {
     #[test]
     fn it_gives_what_the_whole_trace_gives() {
         let file = file(&many());
-        let trace = trace::read(file.path(), None).unwrap();
+        let trace = trace::read(file.path(), &ReadOptions::default()).unwrap();
         for (rate_scale, requests) in
             [(1.0, None), (3.7, None), (0.3, Some(5_000)), (1.0, Some(0)), (1.0, Some(1))]
         {
             let first = requests.map_or(trace.rows.len(), |requests| requests as usize);
-            let whole = Replay { rate_scale, rounds: 1, requests: None, resample: None };
+            let whole = Replay { rate_scale, rounds: 1, requests: None, resample: None, closed_loop: false };
             let mut expected = whole.jobs(&trace.rows[..first], Seed(5));
             PREDICTOR.predict(&mut expected, Seed(5));
             let mut streamed = open(&file, rate_scale, requests).unwrap();

@@ -14,8 +14,11 @@ use tailcast::router::{
 };
 use tailcast::step_time::affine::Affine;
 use tailcast::time::{Span, Time};
-use tailcast::workload::drawn::{ArrivalProcess, Drawn, Lengths, Prefixes};
+use tailcast::workload::drawn::{
+    ArrivalProcess, Arrivals, Demand, Drawn, Lengths, Level, Prefixes, Think, Tokens, Turns,
+};
 use tailcast::workload::predictor::Predictor;
+use tailcast::workload::sessions::Sessions;
 use tailcast::workload::{Job, OpenLoop, Source};
 
 fn facts(blocks: u32) -> Facts {
@@ -46,14 +49,20 @@ fn facts(blocks: u32) -> Facts {
     }
 }
 
+fn arrivals(rate_per_s: f64) -> Arrivals {
+    Arrivals { rate_per_s, process: ArrivalProcess::Gamma { cv: 2.0 }, modulations: Vec::new() }
+}
+
 fn jobs(seed: u64, requests: u32, rate_per_s: f64) -> Vec<Job> {
     let mut jobs = Drawn {
         requests,
-        rate_per_s,
-        process: ArrivalProcess::Gamma { cv: 2.0 },
-        prompt_tokens: Lengths::LogNormal { mean: 120.0, std: 120.0, min: 1, max: 900 },
-        output_tokens: Lengths::LogNormal { mean: 30.0, std: 40.0, min: 1, max: 300 },
-        prefixes: Some(Prefixes { groups: 5, tokens: 64, zipf_exponent: 1.0 }),
+        demand: Demand::Open(arrivals(rate_per_s)),
+        tokens: Tokens::Apart {
+            prompt: Lengths::LogNormal { mean: 120.0, std: 120.0, min: 1, max: 900 },
+            output: Lengths::LogNormal { mean: 30.0, std: 40.0, min: 1, max: 300 },
+        },
+        prefixes: Some(Prefixes { levels: vec![Level { groups: 5, tokens: 64, zipf_exponent: 1.0 }] }),
+        priorities: Vec::new(),
     }
     .draw(Seed(seed));
     Predictor::LogNormal { bias: 1.0, sigma: 0.4 }.predict(&mut jobs, Seed(seed));
@@ -217,6 +226,37 @@ proptest! {
             for outcome in &outcomes {
                 let beside = outcomes.iter().filter(|o| o.sent <= outcome.sent && o.done_received > outcome.sent);
                 prop_assert!(beside.count() as u32 <= users, "{}", policy);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    /// Turns of a session are sent when the answer before has been thought about, to the picosecond, whatever the
+    /// policy; users are never more than there are.
+    #[test]
+    fn sessions_wait_for_their_answers(setting in setting(), users in 0u32..6) {
+        let tokens = Tokens::Apart { prompt: Lengths::Uniform { min: 1, max: 90 }, output: Lengths::Uniform { min: 1, max: 30 } };
+        let think = Think::Exponential { mean_s: 0.5 };
+        let turns = Turns { count: Lengths::Uniform { min: 1, max: 5 }, think, max_prompt_tokens: 600 };
+        let demand = if users > 0 { Demand::Users(users, think) } else { Demand::Sessions(arrivals(setting.rate_per_s), turns) };
+        let drawn = Drawn { requests: setting.requests, demand, tokens, prefixes: None, priorities: vec![(0, 1.0), (3, 0.2)] };
+        let drawn: Arc<[Job]> = drawn.draw(Seed(setting.seed)).into();
+        let config = FleetConfig { end: End::Drain, ..setting.config };
+        let setting = Setting { config, ..setting };
+        for policy in ["round-robin", "least-request"] {
+            let mut source = Sessions::new(drawn.clone());
+            let outcomes = run(&setting, routers(policy, &setting), &mut source);
+            prop_assert_eq!(outcomes.len(), drawn.len());
+            let mut ends = vec![None; drawn.len()];
+            for outcome in &outcomes {
+                ends[source.job_of(outcome.attempt.request) as usize] = Some((outcome.sent, outcome.done_received));
+            }
+            for (job, end) in drawn.iter().zip(&ends) {
+                let due = job.waits.iter().map(|wait| ends[wait.row as usize].unwrap().1 + wait.think.unwrap()).max();
+                prop_assert_eq!(end.unwrap().0, due.unwrap_or(job.sent), "{}", policy);
             }
         }
     }

@@ -13,6 +13,7 @@ use tailcast::router::{Facts, Freshness, policies};
 use tailcast::step_time::affine::Affine;
 use tailcast::study::statistics::interval;
 use tailcast::time::{Span, Time};
+use tailcast::trace::Waits;
 use tailcast::workload::{Job, OpenLoop};
 
 fn engine(max_num_seqs: u32) -> EngineConfig {
@@ -54,6 +55,7 @@ fn poisson(requests: u32, rate_per_s: f64, seed: Seed, output_tokens: &mut dyn F
                 remote_tokens: 0,
             },
             session: None,
+            waits: Waits::default(),
             predicted_output_tokens: None,
         }
     };

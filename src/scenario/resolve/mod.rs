@@ -15,9 +15,12 @@ use crate::random::Seed;
 use crate::router::{Facts, Freshness};
 use crate::step_time::calibrated::Calibrated;
 use crate::time::{Span, Time};
-use crate::workload::drawn::Drawn;
+use crate::trace::ReadOptions;
+use crate::workload::drawn::{Arrivals, Drawn};
 use crate::workload::predictor::Predictor;
+use crate::workload::shape::Shape;
 
+mod lengths;
 mod replicas;
 mod router;
 mod step_time;
@@ -65,8 +68,14 @@ pub enum Workload {
     Trace {
         /// The file.
         path: PathBuf,
-        /// Its format, where given.
-        format: Option<String>,
+        /// How it is read.
+        options: ReadOptions,
+        /// What of it is kept.
+        shape: Shape,
+        /// When its sessions begin, instead of its own times.
+        starts: Option<Arrivals>,
+        /// Whether requests wait for the answers that they waited for then.
+        closed_loop: bool,
         /// Arrivals this many times as fast.
         rate_scale: f64,
         /// Whether it is read while it is replayed.
@@ -241,7 +250,7 @@ fn check_repetitions(file: &ScenarioFile, workload: &Workload) -> Result<(), Fau
             "repeat",
             "a replayed trace draws nothing by itself, so repetitions would all be the same",
         )
-        .help("say what varies: resample = \"time-blocks\" or \"jitter\"")),
+        .help("say what varies: resample = \"time-blocks\", \"sessions\" or \"jitter\"")),
         (false, Some(_)) => {
             Err(fault("resample", "a drawn workload varies by itself; resample is for traces")
                 .help("leave it out"))

@@ -5,7 +5,7 @@ mod generated;
 
 use std::path::Path;
 
-use crate::trace::{TraceInfo, read};
+use crate::trace::{ReadOptions, TraceInfo, read};
 
 #[test]
 fn samples_are_generated_anew_to_the_byte() {
@@ -29,7 +29,7 @@ fn samples_are_recognised() {
         ("plain-sample.csv", 200, true),
         ("plain-sample.jsonl", 100, true),
     ] {
-        let trace = read(&folder.join(name), None).unwrap();
+        let trace = read(&folder.join(name), &ReadOptions::default()).unwrap();
         let format = name.replace("-sample.", "-").replace("plain", "tailcast");
         assert!(format.starts_with(trace.format), "{name} was read as {}", trace.format);
         let info = TraceInfo::of(&trace);

@@ -5,6 +5,14 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+mod workload;
+
+pub use workload::{
+    ArrivalsFile, LengthsFile, LevelFile, MixtureFile, ModulationFile, OverLimitFile, PredictionFile,
+    PredictorFile, PrefixesFile, PriorityFile, ProcessFile, SessionsFile, StateFile, ThinkFile, TimeUnitFile,
+    UsersFile, WorkloadFile,
+};
+
 /// A tailcast scenario: a workload, a fleet, a router, and how long to look.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -65,6 +73,8 @@ pub enum ResampleFile {
     TimeBlocks,
     /// Each request is moved by up to half the mean gap: the same hour, other coincidences.
     Jitter,
+    /// Whole sessions, drawn with replacement; where a session began, another may begin: other users of the same kind.
+    Sessions,
 }
 
 /// When a run ends.
@@ -89,142 +99,6 @@ impl Default for EndFile {
 pub enum EndWord {
     /// When the last request has ended.
     Drain,
-}
-
-/// Where requests come from: a trace, or parameters to draw from.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct WorkloadFile {
-    /// A trace file, relative to this scenario; `.gz` and `.zst` are read directly.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub trace: Option<String>,
-    /// The trace's format, where its content does not tell (`tailcast list formats`).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub format: Option<String>,
-    /// Arrivals this many times as fast.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rate_scale: Option<f64>,
-    /// The trace so many times in a row, each time with prefix identities of its own; 1 unless given.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rounds: Option<u32>,
-    /// Whether the trace is read while it is replayed and never held whole. It must be in order of time, and cannot
-    /// be resampled.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub streamed: Option<bool>,
-    /// Only the first so many requests of the trace (of all its rounds), or how many are drawn.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub requests: Option<u32>,
-    /// When requests are sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub arrivals: Option<ArrivalsFile>,
-    /// Prompt lengths, shared prefixes not counted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub prompt_tokens: Option<LengthsFile>,
-    /// Output lengths.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub output_tokens: Option<LengthsFile>,
-    /// Prefixes that requests share.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub prefixes: Option<PrefixesFile>,
-    /// Whether routers are told a predicted output length, and how good it is.
-    pub prediction: PredictionFile,
-}
-
-/// When requests are sent.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ArrivalsFile {
-    /// Gaps between arrivals.
-    #[serde(default)]
-    pub process: ProcessFile,
-    /// Mean arrivals a second.
-    pub rate_per_s: f64,
-    /// Standard deviation of the gaps over their mean; of `gamma` only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cv: Option<f64>,
-}
-
-/// Gaps between arrivals.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum ProcessFile {
-    /// Exponential.
-    #[default]
-    Poisson,
-    /// All equal.
-    Deterministic,
-    /// Gamma with a given coefficient of variation.
-    Gamma,
-}
-
-/// How long prompts or outputs are.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "distribution", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum LengthsFile {
-    /// All alike.
-    Fixed {
-        /// Their length.
-        tokens: u32,
-    },
-    /// All whole numbers from `min` to `max`, equally likely.
-    Uniform {
-        /// Least.
-        min: u32,
-        /// Most.
-        max: u32,
-    },
-    /// Log-normal, by mean and standard deviation of the tokens, cut to `min` and `max`.
-    Lognormal {
-        /// Mean tokens.
-        mean: f64,
-        /// Standard deviation in tokens.
-        std: f64,
-        /// Least, 1 unless given.
-        #[serde(default = "one_u32")]
-        min: u32,
-        /// Most.
-        max: u32,
-    },
-}
-
-/// Prefixes that requests share: system prompts, documents.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PrefixesFile {
-    /// How many different ones.
-    pub groups: u32,
-    /// Tokens of each, on top of the prompt length.
-    pub tokens: u32,
-    /// Popularity falls as 1 / rank^exponent; 0 is uniform.
-    #[serde(default)]
-    pub zipf_exponent: f64,
-}
-
-/// What routers are told of output lengths.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct PredictionFile {
-    /// The kind of predictor.
-    pub output_tokens: PredictorFile,
-    /// Spread of `lognormal`: the prediction is the truth times exp(sigma * Z).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sigma: Option<f64>,
-    /// The prediction is this many times too long; of `exact` and `lognormal`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bias: Option<f64>,
-}
-
-/// Kinds of predictors.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum PredictorFile {
-    /// Routers are told nothing.
-    #[default]
-    None,
-    /// The truth, times `bias`.
-    Exact,
-    /// The truth, times `bias`, with a log-normal error.
-    Lognormal,
 }
 
 /// One kind of replica, by vLLM's flags.
