@@ -27,7 +27,7 @@ pub struct ContentRun {
 /// Two requests hold the same first n tokens exactly when their runs, cut at n, are equal. Each engine
 /// derives keys at its own block size. Tokens past the end of the runs are private to the request; so are
 /// outputs, unless the runs reach past the prompt.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Content {
     /// None where nothing is identified, so that such requests are copied without touching a shared count.
     runs: Option<Arc<[ContentRun]>>,

@@ -9,7 +9,7 @@ use super::columns::Columns;
 use super::content::text_id;
 use super::error::TraceError;
 use super::lines::{Lines, Opening};
-use super::numbers::{decimal_ps, tokens};
+use super::numbers::{decimal_ps, identity, tokens};
 use super::options::TimeUnit;
 use super::rows::{Next, NextRow, Recorded, Skip};
 
@@ -40,7 +40,9 @@ pub(super) fn rows(lines: &mut Lines) -> Result<NextRow, TraceError> {
         if output_tokens == 0 {
             return Ok(Next::Skip(Skip::Failed));
         }
-        let session = Some(value(SESSION)).filter(|session| !session.is_empty()).map(text_id);
+        let session = Some(value(SESSION))
+            .filter(|session| !session.is_empty())
+            .map(|text| identity(text).unwrap_or_else(|_| text_id(text)));
         let row = TraceRow { session, ..TraceRow::of_lengths(prompt_tokens, output_tokens) };
         Ok(Next::Row(Recorded { arrived_ps, row }))
     }))

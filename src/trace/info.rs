@@ -36,6 +36,8 @@ pub struct TraceInfo {
     pub prompt_tokens: Lengths,
     /// Output lengths.
     pub output_tokens: Lengths,
+    /// Conversations, and requests that waited for answers; absent where the trace names none.
+    pub sessions: Option<Sessions>,
     /// How much of the prompts a cache that forgets nothing would hold; absent without identities.
     pub reuse: Option<Reuse>,
 }
@@ -55,6 +57,29 @@ pub struct Lengths {
     pub max: u32,
     /// Sum.
     pub total: u64,
+}
+
+/// Conversations of a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Sessions {
+    /// How many.
+    pub sessions: u64,
+    /// Requests of the longest.
+    pub longest_requests: u64,
+    /// Requests that were sent when another had been answered.
+    pub waiting_requests: u64,
+}
+
+impl Sessions {
+    fn of(rows: &[TraceRow]) -> Option<Sessions> {
+        let mut turns: FxHashMap<u64, u64> = FxHashMap::default();
+        for session in rows.iter().filter_map(|row| row.session) {
+            *turns.entry(session).or_insert(0) += 1;
+        }
+        let waiting_requests = rows.iter().filter(|row| !row.waits.is_empty()).count() as u64;
+        let longest_requests = turns.values().copied().max()?;
+        Some(Sessions { sessions: turns.len() as u64, longest_requests, waiting_requests })
+    }
 }
 
 /// Reuse of prefixes, requests taken in order: a hit is a leading identity that was seen before.
@@ -90,6 +115,7 @@ impl TraceInfo {
             dispersion_1s: seconds.dispersion,
             prompt_tokens: Lengths::of(rows.iter().map(|row| row.prompt_tokens).collect()),
             output_tokens: Lengths::of(rows.iter().map(|row| row.output_tokens).collect()),
+            sessions: Sessions::of(rows),
             reuse: Reuse::of(rows),
         }
     }
@@ -120,6 +146,15 @@ impl TraceInfo {
             line(
                 label,
                 format!("mean {mean:.1}, p50 {p50:.0}, p90 {p90:.0}, p99 {p99:.0}, max {max}, total {total}"),
+            );
+        }
+        if let Some(of) = self.sessions {
+            let (sessions, longest, waiting) = (of.sessions, of.longest_requests, of.waiting_requests);
+            line(
+                "sessions",
+                format!(
+                    "{sessions}, the longest of {longest} requests; {waiting} requests waited for an answer"
+                ),
             );
         }
         line(

@@ -124,7 +124,7 @@ pub fn merge(traces: Vec<Trace>, clock: Clock) -> Trace {
 }
 
 /// A year after the beginning of all clocks: times before it are relative ones.
-const SINCE_1971_PS: i128 = 31_536_000 * 1_000_000_000_000;
+pub(super) const SINCE_1971_PS: i128 = 31_536_000 * 1_000_000_000_000;
 
 /// Puts rows into the order of their times, those of equal times as they stand, and keeps who waits for whom.
 pub fn in_order(rows: &mut [TraceRow]) {

@@ -4,9 +4,12 @@
 //! is replayed. A new format is one file with a `rows` and a `recognises`, and one entry in [`FORMATS`].
 
 mod agentic;
+pub mod anonymise;
 mod azure;
 mod bailian;
 mod burstgpt;
+mod cache_curve;
+pub mod check;
 mod columns;
 mod content;
 mod dynamo;
@@ -22,6 +25,7 @@ mod mapped;
 mod mooncake;
 mod numbers;
 mod options;
+mod parquet_rows;
 mod plain_csv;
 mod plain_jsonl;
 mod rows;
@@ -32,6 +36,7 @@ mod tests;
 mod tracelab;
 mod vidur;
 mod vllm_bench;
+mod write;
 
 #[cfg(test)]
 use std::io::BufRead;
@@ -40,11 +45,13 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use cache_curve::{CachePoint, cache_curve, cache_sizes};
 pub use error::TraceError;
 pub use info::{Lengths, Reuse, TraceInfo};
 pub use many::{Clock, in_order, merge};
 pub use options::{Field, ReadOptions, TimeUnit};
 pub use stream::TraceStream;
+pub use write::{TARGETS, Target};
 
 use crate::request::Content;
 use crate::time::{Span, Time};
@@ -346,7 +353,7 @@ pub const FORMATS: &[FormatInfo] = &[
         name: "tailcast-jsonl",
         description: "tailcast's own JSON lines: the keys of tailcast-csv, prefixes as blocks of any size, waits",
         columns: "arrived_s, prompt_tokens, output_tokens, [max_tokens, session, priority, prefix, \
-                  prefix_tokens, blocks, waits]",
+                  prefix_tokens, blocks, runs, waits]",
         recognises: plain_jsonl::recognises,
         rows: |lines, _| plain_jsonl::rows(lines),
     },
@@ -406,6 +413,16 @@ fn rows_of(file: String, mut bytes: Box<dyn Read + Send>, options: &ReadOptions)
     let mut head = Vec::new();
     // What cannot be read is told with its line, by who comes to it.
     let broken = bytes.by_ref().take(HEAD).read_to_end(&mut head).err();
+    if head.starts_with(parquet_rows::MAGIC) {
+        bytes.read_to_end(&mut head).map_err(|source| TraceError::Open { file: file.clone(), source })?;
+        let next_row = parquet_rows::rows(&file, head)?;
+        return Ok(Rows::new(
+            "tailcast-parquet",
+            Lines::new(file, Box::new(io::empty())),
+            next_row,
+            options.lenient,
+        ));
+    }
     let opening = Opening::of(&head);
     let mut lines = Lines::new(file.clone(), Box::new(Cursor::new(head).chain(Fails(broken)).chain(bytes)));
     if opening.first().is_empty() {

@@ -99,6 +99,13 @@ impl Rows {
                 self.notes.output_zero_skipped += 1;
                 continue;
             }
+            if let Some(wait) = row.waits.iter().find(|wait| u64::from(wait.row) + 1 >= self.notes.rows_read)
+            {
+                let above = self.notes.rows_read - 1;
+                let problem =
+                    format!("this row waits for row {}, which is not among the {above} above it", wait.row);
+                return Err(self.lines.problem(problem));
+            }
             let since_first = arrived_ps - *self.first_ps.get_or_insert(arrived_ps);
             let Ok(arrived) = u64::try_from(since_first + i128::from(FIRST.as_ps())) else {
                 let problem = "this row lies more than 106 days from the first, more than can be simulated";

@@ -5,10 +5,12 @@
 use std::sync::Arc;
 
 use crate::request::{Arrival, Outcome, Request};
-use crate::time::Time;
-use crate::trace::Waits;
+use crate::time::{Span, Time};
+use crate::trace::{Notes, Trace, TraceRow, Wait, Waits, in_order};
 
+pub mod amplify;
 pub mod drawn;
+pub mod fit;
 pub mod predictor;
 pub mod replay;
 pub mod sessions;
@@ -44,6 +46,31 @@ impl Job {
             predicted_output_tokens: self.predicted_output_tokens,
         }
     }
+}
+
+/// Requests as a trace. Who waits for another has the time that he would have if answers took none.
+pub fn trace_of(jobs: &[Job]) -> Trace {
+    let mut rows: Vec<TraceRow> = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        let due = |wait: &Wait| rows[wait.row as usize].arrived + wait.think.unwrap_or(Span::ZERO);
+        let arrived = job.waits.iter().map(due).max().unwrap_or(job.sent);
+        rows.push(TraceRow {
+            arrived,
+            prompt_tokens: job.request.prompt_tokens,
+            output_tokens: job.request.output_tokens,
+            max_tokens: job.request.max_tokens,
+            content: job.request.content.clone(),
+            session: job.session,
+            priority: job.request.priority,
+            waits: job.waits.clone(),
+        });
+    }
+    in_order(&mut rows);
+    let first = rows.first().map_or(Time::ZERO, |row| row.arrived);
+    for row in &mut rows {
+        row.arrived = Time::ZERO + (row.arrived - first);
+    }
+    Trace { format: "drawn", rows, notes: Notes::default(), started_ps: 0 }
 }
 
 /// Requests in order of sending.

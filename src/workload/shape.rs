@@ -184,7 +184,7 @@ fn groups(rows: &[TraceRow]) -> Vec<u64> {
 }
 
 /// Leading runs that nearly all rows with identities have in common, as a system prompt.
-fn common_runs(rows: &[TraceRow]) -> usize {
+pub(super) fn common_runs(rows: &[TraceRow]) -> usize {
     let mut common = 0;
     loop {
         let runs: Vec<&ContentRun> = rows.iter().filter_map(|row| row.content.runs().get(common)).collect();

@@ -14,10 +14,12 @@ mod replicas;
 mod sheet;
 mod style;
 mod tail_bars;
+mod trace;
 
 pub use cdf::{Curve, latency_cdf};
 pub use replicas::{ReplicaLine, replicas_over_time};
 pub use tail_bars::{TailBar, tail_bars};
+pub use trace::{TraceFigures, trace_overview};
 
 use axis::Axis;
 use sheet::{Mark, Sheet};

@@ -325,6 +325,11 @@ pub enum LengthsFile {
         /// The trace.
         trace: String,
     },
+    /// Straight between points of the distribution, as `tailcast trace fit` finds them.
+    Quantiles {
+        /// [share of requests at most so long, tokens], both rising, from share 0 to share 1.
+        points: Vec<(f64, u32)>,
+    },
     /// One of several, by weight.
     Mixture {
         /// The several.

@@ -47,6 +47,19 @@ pub(super) fn lengths(path: &str, lengths: &LengthsFile, folder: &Path) -> Resul
             let of = |row: &trace::TraceRow| if outputs { row.output_tokens } else { row.prompt_tokens };
             Ok(Lengths::Empirical(read.rows.iter().map(of).collect()))
         }
+        LengthsFile::Quantiles { ref points } => {
+            let rising = points.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1);
+            let whole = points.len() >= 2 && points[0].0 == 0.0 && points[points.len() - 1].0 == 1.0;
+            if !(rising && whole && points[0].1 >= 1) {
+                return Err(fault(
+                    at("points"),
+                    "expected [share, tokens] that rise, from share 0 to share 1",
+                )
+                .help("points = [[0.0, 10], [0.5, 400], [1.0, 4000]]"));
+            }
+            most(&at("points"), points[points.len() - 1].1)?;
+            Ok(Lengths::Quantiles(points.as_slice().into()))
+        }
         LengthsFile::Mixture { ref parts } => {
             if parts.is_empty() {
                 return Err(fault(at("parts"), "a mixture has at least one part"));

@@ -1,6 +1,7 @@
 //! The formats of others on small inputs, and what each says of a file that is wrong.
 
 use super::*;
+use crate::request::Content;
 
 #[track_caller]
 fn read_as(text: &str, format: &str) -> Trace {
@@ -318,4 +319,101 @@ fn traces_are_merged_by_date_or_from_their_starts() {
     // Traces without dates begin together.
     let merged = merge(vec![ok(&plain("5,1,1\n6,2,1\n")), ok(&plain("100,3,1\n"))], Clock::Absolute);
     assert_eq!(prompts(&merged), [1, 3, 2]);
+}
+
+/// `trace` written as `format` and read again.
+fn again(trace: &Trace, format: &str) -> Trace {
+    let target = TARGETS.iter().find(|target| target.name == format).unwrap();
+    let mut bytes = Vec::new();
+    target.write(trace, &mut bytes).unwrap();
+    let read = read_from("t".to_owned(), Cursor::new(bytes), &ReadOptions::default()).unwrap();
+    assert_eq!(read.format, format);
+    read
+}
+
+fn losses(trace: &Trace, format: &str) -> Vec<String> {
+    TARGETS.iter().find(|target| target.name == format).unwrap().losses(trace)
+}
+
+/// Sessions, waits, limits, priorities, and identities of every kind.
+fn of_all_kinds() -> Trace {
+    let run = |stream, position, tokens| ContentRun { stream, position, tokens };
+    let mut trace = ok(SESSION);
+    trace.rows[0].max_tokens = Some(9);
+    trace.rows[1].priority = -3;
+    trace.rows[2].content = Content::from_runs([run(5, 7, 30), run(9, 0, 12)]);
+    trace.rows[3].content = Content::from_runs((0..13).map(|block| run(70 + block, 0, 16)));
+    trace.rows[3].arrived += Span::from_ps(1);
+    trace
+}
+
+#[test]
+fn own_formats_hold_all() {
+    let trace = of_all_kinds();
+    for format in ["tailcast-jsonl", "tailcast-parquet"] {
+        assert!(losses(&trace, format).is_empty());
+        let read = again(&trace, format);
+        assert_eq!(read.rows, trace.rows, "{format}");
+        // And once more, as another format's reading would.
+        assert_eq!(again(&again(&read, "tailcast-jsonl"), "tailcast-parquet").rows, trace.rows);
+    }
+}
+
+#[test]
+fn what_others_cannot_hold_is_told() {
+    let trace = of_all_kinds();
+    for target in
+        TARGETS.iter().filter(|target| !["tailcast-jsonl", "tailcast-parquet"].contains(&target.name))
+    {
+        let told = target.losses(&trace);
+        assert!(told.len() >= 2, "{}: {told:?}", target.name);
+        let read = again(&trace, target.name);
+        assert_eq!((prompts(&read), read.rows.len()), (prompts(&trace), 4), "{}", target.name);
+        // What was written once is written again without a loss.
+        assert!(target.losses(&read).is_empty(), "{}: {:?}", target.name, target.losses(&read));
+        assert_eq!(again(&read, target.name).rows, read.rows, "{}", target.name);
+    }
+    assert_eq!(losses(&trace, "azure-2023")[0], "1 of 4: times were rounded to 0.1 us.");
+}
+
+#[test]
+fn blocks_written_anew_keep_who_shares_what() {
+    let line = |ids: &str| {
+        format!(
+            "{{\"arrived_s\": 1, \"prompt_tokens\": 1200, \"output_tokens\": 1, \"blocks\": {{\"tokens\": 100, \"ids\": {ids}}}}}\n"
+        )
+    };
+    let text = line("[1,2,3,4,5,6,7,8,9]") + &line("[1,2,3,4,5,6,7,8,10]") + &line("[1,2,3,4,9,9,9,8,10]");
+    let read = again(&ok(&text), "mooncake");
+    let ids: Vec<Vec<u64>> =
+        read.rows.iter().map(|row| row.content.runs().iter().map(|run| run.stream).collect()).collect();
+    // The first 512 tokens are the same for two of three, and no prompt has an identity to its end.
+    assert_eq!(ids, [[0, 1, 2], [0, 3, 4], [5, 6, 7]]);
+}
+
+#[test]
+fn parquet_of_another_schema_is_told() {
+    let mut bytes = Vec::new();
+    TARGETS
+        .iter()
+        .find(|target| target.name == "tailcast-parquet")
+        .unwrap()
+        .write(&of_all_kinds(), &mut bytes)
+        .unwrap();
+    assert!(error(&bytes[..bytes.len() / 2]).starts_with("t: is not a whole Parquet file"));
+    while let Some(place) = bytes.windows(10).position(|window| window == b"arrived_ps") {
+        bytes[place..place + 10].copy_from_slice(b"arrived_at");
+    }
+    assert!(error(&bytes).contains("column arrived_ps is missing"), "{}", error(&bytes));
+}
+
+#[test]
+fn waits_name_rows_above() {
+    let line = |waits: &str| {
+        format!("{{\"arrived_s\": 1, \"prompt_tokens\": 9, \"output_tokens\": 1, \"waits\": {waits}}}\n")
+    };
+    let trace = ok(&(line("[]") + &line("[[0, 5]]")));
+    assert_eq!(&*trace.rows[1].waits, &[Wait { row: 0, think: Some(Span::from_ps(5)) }]);
+    assert_eq!(error(line("[[0, 5]]")), "t:1: this row waits for row 0, which is not among the 0 above it");
+    assert!(error(line("[[0, -5]]")).contains("column waits: expected [[row, picoseconds or null], ...]"));
 }

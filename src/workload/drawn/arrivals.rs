@@ -178,7 +178,7 @@ impl Gaps {
 }
 
 /// The shape of a Weibull distribution with this coefficient of variation, by bisection: it falls as the shape grows.
-pub(super) fn weibull_shape(cv: f64) -> f64 {
+pub(crate) fn weibull_shape(cv: f64) -> f64 {
     let of = |shape: f64| {
         let (first, second) = (gamma(1.0 + 1.0 / shape), gamma(1.0 + 2.0 / shape));
         (second / (first * first) - 1.0).max(0.0).sqrt()

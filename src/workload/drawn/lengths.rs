@@ -51,6 +51,8 @@ pub enum Lengths {
     },
     /// As often as they were measured.
     Empirical(Arc<[u32]>),
+    /// Straight between points of the distribution: the share of requests at most so long, rising from 0 to 1.
+    Quantiles(Arc<[(f64, u32)]>),
     /// One of several, by weight.
     Mixture(Vec<(f64, Lengths)>),
 }
@@ -68,6 +70,7 @@ enum Kind {
     Pareto(Pareto<f64>, u32, u32),
     Zipf(Zipf<f64>, u32),
     Empirical(Arc<[u32]>),
+    Quantiles(Arc<[(f64, u32)]>),
     /// Weights up to and with each part.
     Mixture(Vec<(f64, Kind)>),
 }
@@ -102,6 +105,7 @@ impl Kind {
                 Kind::Zipf(Zipf::new(count, *exponent).expect("a validated exponent"), *min)
             }
             Lengths::Empirical(measured) => Kind::Empirical(measured.clone()),
+            Lengths::Quantiles(points) => Kind::Quantiles(points.clone()),
             Lengths::Mixture(parts) => {
                 let mut sum = 0.0;
                 let parts = parts.iter().map(|(weight, part)| {
@@ -121,6 +125,13 @@ impl Kind {
             Kind::Pareto(pareto, min, max) => (pareto.sample(stream).round() as u32).clamp(*min, *max),
             Kind::Zipf(zipf, min) => min + (zipf.sample(stream) as u32).saturating_sub(1),
             Kind::Empirical(measured) => measured[stream.random_range(0..measured.len())],
+            Kind::Quantiles(points) => {
+                let at: f64 = stream.random();
+                let above = points.partition_point(|(share, _)| *share <= at).clamp(1, points.len() - 1);
+                let ((low, from), (high, to)) = (points[above - 1], points[above]);
+                let between = ((at - low) / (high - low)).clamp(0.0, 1.0);
+                (f64::from(from) + (f64::from(to) - f64::from(from)) * between).round() as u32
+            }
             Kind::Mixture(parts) => {
                 let total = parts.last().map_or(0.0, |(sum, _)| *sum);
                 let at = stream.random::<f64>() * total;

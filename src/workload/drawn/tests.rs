@@ -156,6 +156,10 @@ fn lengths_follow_their_distributions() {
         7 => 0.25,
         _ => 0.0,
     });
+    let points: Arc<[(f64, u32)]> = vec![(0.0, 1_000), (0.5, 2_000), (1.0, 10_000)].into();
+    assert_follows(jittered(draw(Lengths::Quantiles(points))), "quantiles", |value| {
+        if value < 2_000.0 { (value - 1_000.0) / 2_000.0 } else { 0.5 + (value - 2_000.0) / 16_000.0 }
+    });
     let parts = vec![(3.0, Lengths::Fixed(2)), (1.0, Lengths::Fixed(5))];
     assert_frequencies(&draw(Lengths::Mixture(parts)), "mixture", |value| match value {
         2 => 0.75,
