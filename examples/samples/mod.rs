@@ -16,6 +16,14 @@ pub(crate) fn all() -> Vec<(&'static str, String)> {
         ("mooncake-sample.jsonl", mooncake(&mut Draws::new(512))),
         ("plain-sample.csv", plain_csv(&mut Draws::new(1))),
         ("plain-sample.jsonl", plain_jsonl(&mut Draws::new(2))),
+        ("agentic-sample/session-1.json", agentic(1, &mut Draws::new(101))),
+        ("agentic-sample/session-2.json", agentic(2, &mut Draws::new(102))),
+        ("agentic-sample/session-3.json", agentic(3, &mut Draws::new(103))),
+        ("gateway-log-sample.csv", gateway_log(&mut Draws::new(7))),
+        ("servegen-sample/chunk-0-trace.csv", servegen_windows(&[1.0, 4.0, 2.0, 0.0], "Gamma", "0.25")),
+        ("servegen-sample/chunk-0-dataset.json", servegen_lengths(900, 120)),
+        ("servegen-sample/chunk-1-trace.csv", servegen_windows(&[0.5, 0.5, 3.0, 3.0], "Weibull", "0.7")),
+        ("servegen-sample/chunk-1-dataset.json", servegen_lengths(4_000, 40)),
     ]
 }
 
@@ -188,4 +196,114 @@ fn plain_jsonl(draws: &mut Draws) -> String {
         us += draws.gap_us();
     }
     text
+}
+
+/// A session of a coding agent: a prompt that grows by what was said and read, a subagent in its middle, and a context
+/// that is made short again.
+fn agentic(session: u64, draws: &mut Draws) -> String {
+    let mut next_id = 0u64;
+    let mut blocks: Vec<u64> = Vec::new();
+    let mut grow = |blocks: &mut Vec<u64>, tokens: u64| {
+        while (blocks.len() as u64) * 64 + 64 <= tokens {
+            next_id += 1;
+            blocks.push(next_id);
+        }
+    };
+    let mut tokens = 9_000 + draws.below(2_000);
+    let mut at_ms = 0;
+    let mut requests = Vec::new();
+    for turn in 0..14u64 {
+        if turn == 9 {
+            // The context is made short: what stays is the beginning.
+            blocks.truncate(120);
+            tokens = 120 * 64 + 500;
+        }
+        grow(&mut blocks, tokens);
+        let output = draws.tokens(40, 4);
+        let (api_ms, think_ms) = (800 + output * 12, 300 + draws.below(9_000));
+        let think =
+            if turn == 0 { String::new() } else { format!(", \"think_time\": {}", decimals(think_ms)) };
+        at_ms += if turn == 0 { 0 } else { think_ms };
+        let ids: Vec<String> = blocks.iter().map(u64::to_string).collect();
+        requests.push(format!(
+            "{{\"t\": {}, \"type\": \"s\", \"model\": \"sample\", \"in\": {tokens}, \"out\": {output}, \"hash_ids\": [{}], \
+             \"api_time\": {}{think}}}",
+            decimals(at_ms),
+            ids.join(", "),
+            decimals(api_ms)
+        ));
+        at_ms += api_ms;
+        if turn == 5 {
+            let (first, second) = (3_000 + draws.below(500), 3_600 + draws.below(500));
+            let mut own = Vec::new();
+            let mut nested = Vec::new();
+            for (place, tokens) in [first, second].into_iter().enumerate() {
+                grow(&mut own, tokens);
+                let ids: Vec<String> = own.iter().map(u64::to_string).collect();
+                let think = if place == 0 { "" } else { ", \"think_time\": 0.4" };
+                nested.push(format!(
+                    "{{\"t\": {}, \"type\": \"s\", \"model\": \"sample\", \"in\": {tokens}, \"out\": 60, \"hash_ids\": [{}], \
+                     \"api_time\": 1.6{think}}}",
+                    if place == 0 { "0.0" } else { "2.0" },
+                    ids.join(", ")
+                ));
+            }
+            requests.push(format!(
+                "{{\"t\": {}, \"type\": \"subagent\", \"agent_id\": \"a\", \"duration_ms\": 3600, \"status\": \"completed\", \
+                 \"requests\": [{}]}}",
+                decimals(at_ms),
+                nested.join(", ")
+            ));
+            at_ms += 3_600;
+        }
+        tokens += output + draws.tokens(100, 5);
+    }
+    format!(
+        "{{\"id\": \"sample-{session}\", \"models\": [\"sample\"], \"block_size\": 64, \"hash_id_scope\": \"local\", \
+         \"requests\": [\n{}\n]}}\n",
+        requests.join(",\n")
+    )
+}
+
+/// Milliseconds as decimal seconds.
+fn decimals(ms: u64) -> String {
+    format!("{}.{:03}", ms / 1_000, ms % 1_000)
+}
+
+/// A log as a gateway of one's own might write it: other names, times as dates, two models, a status.
+fn gateway_log(draws: &mut Draws) -> String {
+    let mut text = "time,model,status,user,usage_in,usage_out\n".to_owned();
+    let mut us = 32_400_000_000;
+    for _ in 0..400 {
+        let model = if draws.below(4) == 0 { "embedder" } else { "llama" };
+        let status = if draws.below(25) == 0 { "503" } else { "200" };
+        let (user, prompt, output) = (draws.below(40), draws.tokens(64, 6), draws.tokens(8, 6));
+        let _ = writeln!(
+            text,
+            "2026-01-31T{}.{:03}Z,{model},{status},user-{user},{prompt},{output}",
+            clock(us),
+            us / 1_000 % 1_000
+        );
+        us += draws.gap_us() / 4;
+    }
+    text
+}
+
+/// Windows of ten minutes with these rates.
+fn servegen_windows(rates: &[f64], distribution: &str, shape: &str) -> String {
+    let mut text = String::new();
+    for (window, rate) in rates.iter().enumerate() {
+        let (distribution, shape) = if *rate > 0.0 { (distribution, shape) } else { ("", "0") };
+        let _ = write!(text, "{},{rate},2,{distribution},{shape},1\r\n", window * 600);
+    }
+    text
+}
+
+fn servegen_lengths(input: u32, output: u32) -> String {
+    format!(
+        "{{\"0\": {{\"input_tokens\": \"{{{}: 0.5, {input}: 0.4, {}: 0.1}}\", \"output_tokens\": \"{{{}: 0.7, {output}: 0.3}}\"}}}}\n",
+        input / 3,
+        input * 3,
+        output / 2
+    )
 }

@@ -12,11 +12,12 @@ use serde::Serialize;
 use super::run::{Keep, RunResult, StudyError, Traces, jobs, run};
 use super::saturation::saturation_requests_per_s;
 use super::statistics::{Interval, interval};
+use super::steady::{Beginning, beginning};
 use super::uncertainty::Uncertainty;
 use crate::metrics::RunSummary;
 use crate::metrics::quantile::{EXACT_UP_TO, SKETCH_PARTS};
 use crate::request::Outcome;
-use crate::scenario::{LONGEST_S, Scenario, Workload};
+use crate::scenario::{LONGEST_S, Scenario, WarmupRule, Workload};
 use crate::time::{Span, Time};
 use crate::workload::Job;
 use crate::workload::predictor::Predictor;
@@ -28,6 +29,15 @@ pub struct Contender {
     pub name: String,
     /// What is run.
     pub scenario: Scenario,
+}
+
+impl Contender {
+    /// The same with this warm-up.
+    fn warmed(&self, warmup: Span) -> Contender {
+        let mut contender = self.clone();
+        contender.scenario.warmup = warmup;
+        contender
+    }
 }
 
 /// One side with its results.
@@ -123,8 +133,7 @@ pub fn compare(
     keep: Keep,
     ran: &(dyn Fn() + Sync),
 ) -> Result<Comparison, StudyError> {
-    let first = &contenders[0].scenario;
-    let repeat = first.repeat;
+    let repeat = contenders[0].scenario.repeat;
     let drawn = draw_all(contenders, traces)?;
     let jobs_of = |scenario: &Scenario, repetition: u32| {
         let same = |(workload, predictor, drawn_for, _): &&Drawn| {
@@ -132,7 +141,17 @@ pub fn compare(
         };
         drawn.iter().find(same).map(|(.., jobs)| jobs.clone()).unwrap_or_default()
     };
-    let first_jobs = jobs_of(first, 0);
+    let first_jobs = jobs_of(&contenders[0].scenario, 0);
+    let begun = beginning_of(&contenders[0].scenario, &first_jobs)?;
+    let warmed: Vec<Contender>;
+    let contenders = match begun {
+        None => contenders,
+        Some(beginning) => {
+            warmed = contenders.iter().map(|contender| contender.warmed(beginning.warmup)).collect();
+            &warmed[..]
+        }
+    };
+    let first = &contenders[0].scenario;
     let runs: Vec<(usize, u32)> =
         (0..contenders.len()).flat_map(|contender| (0..repeat).map(move |r| (contender, r))).collect();
     let (saturation, results) = rayon::join(
@@ -166,7 +185,15 @@ pub fn compare(
         .iter()
         .map(|contender| gather(contender, results.by_ref().take(repeat as usize).collect()))
         .collect();
-    let standing = stand(first, saturation?, &first_jobs, &ranking[0].repetitions[0]);
+    let mut standing = stand(first, saturation?, &first_jobs, &ranking[0].repetitions[0]);
+    if let Some(beginning) = begun {
+        let warmup_s = beginning.warmup.as_s();
+        let what = format!("warm-up: MSER-5 leaves out the first {warmup_s:.3} s, under every contender");
+        standing.remarks.push(what);
+    }
+    if begun.is_some_and(|beginning| beginning.never_steady) {
+        standing.remarks.push("no steady state: MSER-5 would leave out more than half of the run".into());
+    }
     // Infinite is last, and the more requests are lost the later.
     ranking.sort_by(|a, b| place(a).partial_cmp(&place(b)).unwrap_or(std::cmp::Ordering::Equal));
     group(&mut ranking);
@@ -229,6 +256,22 @@ fn check_that_something_is_measured(scenario: &Scenario, jobs: &[Job]) -> Result
     }
     Ok(())
 }
+
+/// Where the steady state begins, if the scenario leaves that to a rule: by one run of the first contender, so that all
+/// leave out the same requests.
+fn beginning_of(scenario: &Scenario, jobs: &Arc<[Job]>) -> Result<Option<Beginning>, StudyError> {
+    match scenario.warmup_rule {
+        None => Ok(None),
+        Some(WarmupRule::Mser5) => {
+            Ok(Some(beginning(&run(scenario, jobs, 0, false, Keep::Outcomes)?.outcomes)))
+        }
+    }
+}
+
+/// Times are unlike when one holds so many times as many requests as another.
+const UNLIKE: f64 = 3.0;
+/// Fewer requests say nothing of a trend.
+const FEWEST_FOR_TREND: u64 = 1_000;
 
 fn gather(contender: &Contender, mut results: Vec<RunResult>) -> Ranked {
     let outcomes = results.first_mut().map(|first| std::mem::take(&mut first.outcomes)).unwrap_or_default();
@@ -348,6 +391,13 @@ fn stand(scenario: &Scenario, saturation: Option<f64>, jobs: &[Job], summary: &R
         let growth = summary.queue_growth;
         remarks.push(format!(
             "the queue grows: {growth:.1} times as many requests in the system in the last quarter as in the second"
+        ));
+    } else if !(1.0 / UNLIKE..=UNLIKE).contains(&summary.queue_growth) && summary.offered >= FEWEST_FOR_TREND
+    {
+        let growth = summary.queue_growth;
+        remarks.push(format!(
+            "not stationary: {growth:.1} times as many requests in the system in the last quarter as in the second, so \
+             percentiles mix unlike times"
         ));
     }
     if jobs.iter().all(|job| job.request.content.runs().is_empty()) {

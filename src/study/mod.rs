@@ -12,6 +12,7 @@ pub mod compare;
 pub mod run;
 pub mod saturation;
 pub mod statistics;
+pub mod steady;
 pub mod uncertainty;
 
 pub use compare::{Comparison, compare};

@@ -14,7 +14,7 @@ use crate::scenario::{Scenario, Workload};
 use crate::time::Time;
 use crate::trace::{self, ReadOptions, Trace, TraceError};
 use crate::workload::drawn::moments;
-use crate::workload::replay::{Replay, restarted};
+use crate::workload::replay::{Replay, repeated, restarted};
 use crate::workload::sessions::Sessions;
 use crate::workload::shape::{Shape, Shaped};
 use crate::workload::streamed::Streamed;
@@ -148,7 +148,10 @@ pub fn jobs(scenario: &Scenario, trace: Option<&Trace>, repetition: u32) -> Resu
             match starts {
                 None => replay.jobs(&trace.rows, seed),
                 Some(starts) => {
-                    replay.jobs(&restarted(&trace.rows, |count| moments(starts, count, seed)), seed)
+                    // All rounds are there before their sessions begin: they may run beside each other.
+                    let rows =
+                        restarted(&repeated(&trace.rows, *rounds), |count| moments(starts, count, seed));
+                    Replay { rounds: 1, ..replay }.jobs(&rows, seed)
                 }
             }
         }

@@ -67,6 +67,20 @@ pub(super) fn open(path: &Path) -> Result<Source, TraceError> {
     Ok(Source::Files(files))
 }
 
+/// Names and bytes of the files in a folder or an archive.
+///
+/// # Errors
+/// If it cannot be read, or is a single file.
+pub fn files(path: &Path) -> Result<Vec<(String, Vec<u8>)>, TraceError> {
+    match open(path)? {
+        Source::Files(files) => Ok(files),
+        Source::File(_) => Err(TraceError::Options {
+            file: path.display().to_string(),
+            problem: "is one file; expected a folder or an archive".to_owned(),
+        }),
+    }
+}
+
 /// Reads each of `files`, and lays them over each other.
 pub(super) fn read(
     path: &Path,

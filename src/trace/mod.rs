@@ -48,7 +48,7 @@ use std::sync::Arc;
 pub use cache_curve::{CachePoint, cache_curve, cache_sizes};
 pub use error::TraceError;
 pub use info::{Lengths, Reuse, TraceInfo};
-pub use many::{Clock, in_order, merge};
+pub use many::{Clock, files, in_order, merge};
 pub use options::{Field, ReadOptions, TimeUnit};
 pub use stream::TraceStream;
 pub use write::{TARGETS, Target};

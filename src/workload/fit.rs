@@ -317,7 +317,7 @@ impl Fitted {
                 line(format!("sessions = {{ turns = {}, think = {think} }}", lengths_toml(&turns.count)));
                 line(format!("max_prompt_tokens = {}", turns.max_prompt_tokens));
             }
-            Demand::Users(..) => {}
+            Demand::Users(..) | Demand::Clients(_) => {}
         }
         if let Tokens::Apart { prompt, output } = &self.drawn.tokens {
             line(format!("prompt_tokens = {}", lengths_toml(prompt)));

@@ -193,6 +193,28 @@ fn sessions(sent: &[Sent], rows: &[TraceRow], rounds: u64, seed: Seed) -> Vec<Se
     joined
 }
 
+/// Rows so many times, each time with identities of its own, one behind the other.
+pub fn repeated(rows: &[TraceRow], rounds: u32) -> Vec<TraceRow> {
+    let count = rows.len() as u32;
+    let last = rows.last().map_or(Time::ZERO, |row| row.arrived) - Time::ZERO;
+    let mut all = Vec::with_capacity(rows.len() * rounds as usize);
+    for round in 0..rounds {
+        let copy = u64::from(round);
+        all.extend(rows.iter().map(|row| TraceRow {
+            arrived: Time::from_ps(
+                row.arrived.as_ps().saturating_add(last.as_ps().saturating_mul(copy)).min(LATEST_PS),
+            ),
+            content: copied(&row.content, copy),
+            session: row.session.map(|session| if copy == 0 { session } else { mix(session ^ mix(copy)) }),
+            waits: Waits::of(
+                row.waits.iter().map(|wait| Wait { row: wait.row + round * count, ..*wait }).collect(),
+            ),
+            ..row.clone()
+        }));
+    }
+    all
+}
+
 /// Rows whose sessions begin at other times: the k-th of them at the k-th of `starts`, its turns as far behind as they
 /// were.
 pub fn restarted(rows: &[TraceRow], starts: impl FnOnce(usize) -> Vec<Time>) -> Vec<TraceRow> {

@@ -251,8 +251,9 @@ fn a_trace_needs_something_that_varies() {
 fn the_scenarios_that_ship_run() {
     let scenarios = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
     let mut count = 0;
-    let entries =
-        fs::read_dir(&scenarios).unwrap().chain(fs::read_dir(scenarios.join("performance")).unwrap());
+    let entries = ["", "performance", "workloads"]
+        .into_iter()
+        .flat_map(|folder| fs::read_dir(scenarios.join(folder)).unwrap());
     for entry in entries {
         let path = entry.unwrap().path();
         if path.extension().is_none_or(|extension| extension != "toml") {
@@ -283,7 +284,7 @@ fn the_scenarios_that_ship_run() {
         assert_eq!(stderr(&output).contains("cannot start"), refuses);
         count += 1;
     }
-    assert!(count >= 13);
+    assert!(count >= 24);
 }
 
 /// A streamed trace gives the bytes of the whole one, and rounds that no memory holds are refused.

@@ -9,8 +9,8 @@ mod workload;
 
 pub use workload::{
     ArrivalsFile, LengthsFile, LevelFile, MixtureFile, ModulationFile, OverLimitFile, PredictionFile,
-    PredictorFile, PrefixesFile, PriorityFile, ProcessFile, SessionsFile, StateFile, ThinkFile, TimeUnitFile,
-    UsersFile, WorkloadFile,
+    PredictorFile, PrefixesFile, PriorityFile, ProcessFile, ServeGenFile, SessionsFile, StateFile, ThinkFile,
+    TimeUnitFile, UsersFile, WorkloadFile,
 };
 
 /// A tailcast scenario: a workload, a fleet, a router, and how long to look.
@@ -29,9 +29,10 @@ pub struct ScenarioFile {
     /// What differs between repetitions of a replayed trace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resample: Option<ResampleFile>,
-    /// Requests sent in the first seconds are left out of the statistics, not out of the run.
+    /// Requests sent in the first seconds are left out of the statistics, not out of the run. "mser-5": as many as make the
+    /// standard error of what follows least.
     #[serde(default)]
-    pub warmup_s: f64,
+    pub warmup_s: WarmupFile,
     /// "drain": when the last request has ended; or seconds after the start.
     #[serde(default)]
     pub end: EndFile,
@@ -75,6 +76,30 @@ pub enum ResampleFile {
     Jitter,
     /// Whole sessions, drawn with replacement; where a session began, another may begin: other users of the same kind.
     Sessions,
+}
+
+/// How long the warm-up is.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected seconds, or \"mser-5\"")]
+pub enum WarmupFile {
+    /// By a rule.
+    Rule(WarmupRuleFile),
+    /// Seconds.
+    Seconds(f64),
+}
+
+impl Default for WarmupFile {
+    fn default() -> Self {
+        WarmupFile::Seconds(0.0)
+    }
+}
+
+/// Rules that find the end of the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum WarmupRuleFile {
+    /// The marginal standard error rule on means of five requests (White, Cobb and Spratt, 2000).
+    #[serde(rename = "mser-5")]
+    Mser5,
 }
 
 /// When a run ends.

@@ -76,6 +76,9 @@ pub struct WorkloadFile {
     /// Instead of `arrivals`: users who send again when they have their answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub users: Option<UsersFile>,
+    /// Instead of all that follows: clients as ServeGen publishes them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub servegen: Option<ServeGenFile>,
     /// Turns of the sessions that `arrivals` begins; without it every request stands alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sessions: Option<SessionsFile>,
@@ -99,7 +102,7 @@ pub struct WorkloadFile {
 }
 
 impl WorkloadFile {
-    /// Paths of the traces whose lengths are drawn from.
+    /// Paths of the traces whose lengths are drawn from, and of clients.
     pub fn length_traces(&mut self) -> Vec<&mut String> {
         fn of(lengths: &mut LengthsFile) -> Vec<&mut String> {
             match lengths {
@@ -111,7 +114,8 @@ impl WorkloadFile {
             }
         }
         let lengths = [&mut self.prompt_tokens, &mut self.output_tokens].into_iter().flatten().flat_map(of);
-        self.lengths_of.iter_mut().chain(lengths).collect()
+        let clients = self.servegen.iter_mut().map(|servegen| &mut servegen.path);
+        self.lengths_of.iter_mut().chain(clients).chain(lengths).collect()
     }
 }
 
@@ -234,6 +238,19 @@ pub struct UsersFile {
     pub count: u32,
     /// Between an answer and the next request.
     pub think: ThinkFile,
+}
+
+/// A mix of clients as ServeGen publishes them.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServeGenFile {
+    /// The folder or archive with `chunk-N-trace.csv` and `chunk-N-dataset.json`, relative to this scenario.
+    pub path: String,
+    /// Where in the published days the workload begins, seconds.
+    #[serde(default)]
+    pub start_s: f64,
+    /// How much of them it takes, seconds.
+    pub duration_s: f64,
 }
 
 /// The turns of a session: each prompt begins with all that was said before.

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::error::ScenarioError;
-use super::file::{EndFile, EndWord, LimitsFile, ScenarioFile};
+use super::file::{EndFile, EndWord, LimitsFile, ScenarioFile, WarmupFile, WarmupRuleFile};
 use crate::fleet::{End, Network};
 use crate::hardware::Placement;
 use crate::hardware::memory::KvCapacity;
@@ -16,7 +16,7 @@ use crate::router::{Facts, Freshness};
 use crate::step_time::calibrated::Calibrated;
 use crate::time::{Span, Time};
 use crate::trace::ReadOptions;
-use crate::workload::drawn::{Arrivals, Drawn};
+use crate::workload::drawn::{Arrivals, Demand, Drawn};
 use crate::workload::predictor::Predictor;
 use crate::workload::shape::Shape;
 
@@ -39,6 +39,8 @@ pub struct Scenario {
     pub repeat: u32,
     /// Requests sent before are left out of the statistics.
     pub warmup: Span,
+    /// How that is found, if it is not given: by a run of the first contender.
+    pub warmup_rule: Option<WarmupRule>,
     /// When a run ends.
     pub end: End,
     /// Where requests come from.
@@ -87,6 +89,13 @@ pub enum Workload {
         /// What differs between repetitions.
         resample: Option<Resample>,
     },
+}
+
+/// How the end of the warm-up is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WarmupRule {
+    /// The marginal standard error rule on means of five requests.
+    Mser5,
 }
 
 /// What differs between repetitions of a trace.
@@ -191,7 +200,10 @@ fn within_clock(path: &str, seconds: f64) -> Result<f64, Fault> {
 pub(in crate::scenario) fn resolve(file: &ScenarioFile, folder: &Path) -> Result<Scenario, Fault> {
     let workload = workload::workload(file, folder)?;
     check_repetitions(file, &workload)?;
-    let warmup_s = within_clock("warmup_s", not_negative("warmup_s", file.warmup_s)?)?;
+    let (warmup_s, warmup_rule) = match file.warmup_s {
+        WarmupFile::Seconds(seconds) => (within_clock("warmup_s", not_negative("warmup_s", seconds)?)?, None),
+        WarmupFile::Rule(WarmupRuleFile::Mser5) => (0.0, Some(WarmupRule::Mser5)),
+    };
     let end = match file.end {
         EndFile::Word(EndWord::Drain) => End::Drain,
         EndFile::Seconds(seconds) => {
@@ -209,6 +221,14 @@ pub(in crate::scenario) fn resolve(file: &ScenarioFile, folder: &Path) -> Result
         return Err(fault("replicas", "there is no [[replicas]] table").help("add one with model and gpu"));
     }
     let mut marks = Vec::new();
+    if let Workload::Drawn(Drawn { demand: Demand::Clients(clients), .. }) = &workload
+        && clients.without_lengths > 0
+    {
+        let count = clients.without_lengths;
+        marks.push(format!(
+            "servegen: {count} clients have no file of lengths and were left out, with their requests"
+        ));
+    }
     let mut kinds = Vec::new();
     for (index, kind) in file.replicas.iter().enumerate() {
         kinds.push(replicas::replica_kind(index, kind, folder, &mut marks)?);
@@ -225,6 +245,7 @@ pub(in crate::scenario) fn resolve(file: &ScenarioFile, folder: &Path) -> Result
         seed: Seed(file.seed),
         repeat: file.repeat,
         warmup: Span::from_s_f64(warmup_s),
+        warmup_rule,
         end,
         workload,
         predictor: workload::predictor(file)?,

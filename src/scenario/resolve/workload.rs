@@ -1,16 +1,18 @@
 //! Where requests come from: a trace or parameters, and what routers are told of lengths.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::{Fault, Resample, Workload, at_least_one, fault, not_negative, positive, within_clock};
 use crate::scenario::file::{
     ArrivalsFile, OverLimitFile, PredictorFile, PrefixesFile, ProcessFile, ResampleFile, ScenarioFile,
-    ThinkFile, TimeUnitFile, WorkloadFile,
+    ServeGenFile, ThinkFile, TimeUnitFile, WorkloadFile,
 };
 use crate::time::Span;
 use crate::trace::{Field, ReadOptions, TimeUnit};
 use crate::workload::drawn::{
-    ArrivalProcess, Arrivals, Demand, Drawn, Level, Modulation, Prefixes, State, Think, Tokens, Turns,
+    ArrivalProcess, Arrivals, Clients, Demand, Drawn, Level, Modulation, Prefixes, State, Think, Tokens,
+    Turns,
 };
 use crate::workload::predictor::Predictor;
 use crate::workload::shape::{OverLimit, Shape};
@@ -32,6 +34,7 @@ fn replayed(file: &ScenarioFile, path: &Path) -> Result<Workload, Fault> {
     let workload = &file.workload;
     let drawn = [
         ("users", workload.users.is_some()),
+        ("servegen", workload.servegen.is_some()),
         ("sessions", workload.sessions.is_some()),
         ("prompt_tokens", workload.prompt_tokens.is_some()),
         ("output_tokens", workload.output_tokens.is_some()),
@@ -178,6 +181,9 @@ fn drawn(workload: &WorkloadFile, folder: &Path) -> Result<Drawn, Fault> {
             .help("name a trace, or give requests, arrivals, prompt_tokens and output_tokens")
     };
     let rate_scale = positive("workload.rate_scale", workload.rate_scale.unwrap_or(1.0))?;
+    if let Some(written) = &workload.servegen {
+        return clients(workload, written, rate_scale, folder);
+    }
     let demand = match (&workload.users, &workload.arrivals) {
         (Some(_), Some(_)) => {
             return Err(fault("workload.users", "users send by themselves; arrivals are for open workloads")
@@ -238,13 +244,63 @@ fn drawn(workload: &WorkloadFile, folder: &Path) -> Result<Drawn, Fault> {
         within_clock("workload.arrivals.rate_per_s", f64::from(requests) / arrivals.rate_per_s)
             .map_err(|fault| fault.help("at this rate the last request would come after a hundred days"))?;
     }
-    let mut priorities = Vec::new();
-    for (index, class) in workload.priorities.iter().flatten().enumerate() {
-        priorities
-            .push((class.priority, positive(&format!("workload.priorities.{index}.share"), class.share)?));
-    }
+    let priorities = priorities(workload)?;
     let prefixes = workload.prefixes.as_ref().map(prefixes).transpose()?;
     Ok(Drawn { requests, demand, tokens, prefixes, priorities })
+}
+
+/// Clients bring their arrivals and lengths; prefixes and priorities may be laid over them.
+fn clients(
+    workload: &WorkloadFile,
+    written: &ServeGenFile,
+    rate_scale: f64,
+    folder: &Path,
+) -> Result<Drawn, Fault> {
+    let others = [
+        ("arrivals", workload.arrivals.is_some()),
+        ("users", workload.users.is_some()),
+        ("sessions", workload.sessions.is_some()),
+        ("prompt_tokens", workload.prompt_tokens.is_some()),
+        ("output_tokens", workload.output_tokens.is_some()),
+        ("lengths_of", workload.lengths_of.is_some()),
+        ("max_prompt_tokens", workload.max_prompt_tokens.is_some()),
+    ];
+    if let Some((key, _)) = others.iter().find(|(_, given)| *given) {
+        return Err(fault(format!("workload.{key}"), "is already said by the clients of `servegen`")
+            .help("leave out either `servegen` or this"));
+    }
+    let path = "workload.servegen";
+    let start_s = within_clock(path, not_negative(&format!("{path}.start_s"), written.start_s)?)?;
+    let duration_s = within_clock(path, positive(&format!("{path}.duration_s"), written.duration_s)?)?;
+    let clients = Clients::read(&folder.join(&written.path), start_s, duration_s, rate_scale)
+        .map_err(|error| fault(format!("{path}.path"), error))?;
+    let expected = clients.rate_per_s() * duration_s;
+    if expected > MOST_DRAWN && workload.requests.is_none() {
+        let hint = format!(
+            "set workload.requests, a shorter duration_s, or rate_scale = {:.4}",
+            MOST_DRAWN / expected
+        );
+        return Err(fault(path, format!("about {expected:.0} requests are more than can be held")).help(hint));
+    }
+    Ok(Drawn {
+        requests: workload.requests.unwrap_or(u32::MAX),
+        demand: Demand::Clients(Arc::new(clients)),
+        tokens: Tokens::OfClients,
+        prefixes: workload.prefixes.as_ref().map(prefixes).transpose()?,
+        priorities: priorities(workload)?,
+    })
+}
+
+/// Requests that are drawn and held at once, at most.
+const MOST_DRAWN: f64 = 1e8;
+
+fn priorities(workload: &WorkloadFile) -> Result<Vec<(i32, f64)>, Fault> {
+    let classes = workload.priorities.iter().flatten().enumerate();
+    classes
+        .map(|(index, class)| {
+            Ok((class.priority, positive(&format!("workload.priorities.{index}.share"), class.share)?))
+        })
+        .collect()
 }
 
 fn arrivals(arrivals: &ArrivalsFile, rate_scale: f64) -> Result<Arrivals, Fault> {

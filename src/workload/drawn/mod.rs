@@ -2,6 +2,7 @@
 //! own, so that changing one redraws nothing else (law 8).
 //!
 //! - [`arrivals`]: when requests or sessions come
+//! - [`clients`]: a published mix of clients
 //! - [`lengths`]: how long prompts and outputs are
 //! - [`prefixes`]: what prompts have in common
 
@@ -16,6 +17,7 @@ use crate::time::{Span, Time};
 use crate::trace::{Wait, Waits};
 
 pub mod arrivals;
+pub mod clients;
 pub mod lengths;
 pub mod prefixes;
 #[cfg(test)]
@@ -23,6 +25,7 @@ mod tests;
 
 use arrivals::{ArrivalDraws, within};
 pub use arrivals::{ArrivalProcess, Arrivals, Modulation, State, Think};
+pub use clients::Clients;
 use lengths::LengthDraws;
 pub use lengths::Lengths;
 use prefixes::PrefixDraws;
@@ -50,6 +53,8 @@ pub enum Demand {
     Open(Arrivals),
     /// Sessions come; within one, each turn waits for the answer before.
     Sessions(Arrivals, Turns),
+    /// Clients as they were published, lengths included.
+    Clients(Arc<Clients>),
     /// So many users, each of whom sends again some time after his last answer.
     Users(u32, Think),
 }
@@ -75,6 +80,8 @@ pub enum Tokens {
         /// Outputs.
         output: Lengths,
     },
+    /// As the clients have them.
+    OfClients,
     /// Pairs as they were measured, so that long prompts keep the outputs that came with them.
     Pairs(Arc<[(u32, u32)]>),
 }
@@ -102,6 +109,18 @@ impl Drawn {
                     job(number, sent, &opening, None, prompt, output, priority)
                 };
                 (0..self.requests).map(one).collect()
+            }
+            Demand::Clients(clients) => {
+                let all = clients.draw(self.requests, seed).into_iter().zip(0..);
+                let one = |((sent, prompt, output, client), number)| {
+                    let opening = draws.prefixes.next();
+                    let priority = draws.priority();
+                    Job {
+                        session: Some(client),
+                        ..job(number, sent, &opening, None, prompt, output, priority)
+                    }
+                };
+                all.map(one).collect()
             }
             Demand::Sessions(arrivals, turns) => self.sessions(arrivals, turns, &mut draws, seed),
             Demand::Users(users, think) => self.users(*users, *think, &mut draws, seed),
@@ -171,6 +190,7 @@ impl Drawn {
     pub fn rate_per_s(&self) -> Option<f64> {
         match &self.demand {
             Demand::Open(arrivals) | Demand::Sessions(arrivals, _) => Some(arrivals.rate_per_s),
+            Demand::Clients(clients) => Some(clients.rate_per_s()),
             Demand::Users(..) => None,
         }
     }
@@ -201,6 +221,7 @@ impl Draws<'_> {
 }
 
 enum TokenDraws {
+    OfClients,
     Apart(LengthDraws, LengthDraws),
     Pairs(Arc<[(u32, u32)]>, Stream),
 }
@@ -212,6 +233,7 @@ impl TokenDraws {
                 LengthDraws::new(prompt, seed.stream(Purpose::PromptTokens, 0)),
                 LengthDraws::new(output, seed.stream(Purpose::OutputTokens, 0)),
             ),
+            Tokens::OfClients => TokenDraws::OfClients,
             Tokens::Pairs(pairs) => TokenDraws::Pairs(pairs.clone(), seed.stream(Purpose::PairedLengths, 0)),
         }
     }
@@ -219,6 +241,7 @@ impl TokenDraws {
     fn next(&mut self) -> (u32, u32) {
         match self {
             TokenDraws::Apart(prompt, output) => (prompt.next(), output.next()),
+            TokenDraws::OfClients => (1, 1),
             TokenDraws::Pairs(pairs, stream) => pairs[stream.random_range(0..pairs.len())],
         }
     }
