@@ -151,6 +151,7 @@ fn choices(criterion: &mut Criterion) {
         prompt_tokens: 1_000,
         content: Content::default(),
         session: None,
+        class: 0,
         max_tokens: None,
         priority: 0,
         predicted_output_tokens: Some(200),

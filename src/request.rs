@@ -98,6 +98,8 @@ pub struct Arrival {
     pub content: Content,
     /// The conversation it belongs to, where the trace says.
     pub session: Option<u64>,
+    /// Its tenant or level of service, by number.
+    pub class: u16,
     /// The limit the client set; absent unless the trace states it.
     pub max_tokens: Option<u32>,
     /// Lower is more urgent.
@@ -232,6 +234,8 @@ pub struct Outcome {
     pub attempt: Attempt,
     /// The replica that served it; absent if none did.
     pub replica: Option<u32>,
+    /// Its tenant or level of service, by number.
+    pub class: u16,
     /// When the client sent it.
     pub sent: Time,
     /// Prompt length.

@@ -19,7 +19,7 @@ impl Pace {
     pub(super) fn told(&self, comparison: &Comparison) -> String {
         let wall_s = self.begun.elapsed().as_secs_f64().max(1e-9);
         let runs = || comparison.ranking.iter().flat_map(|ranked| &ranked.repetitions);
-        let requests: u64 = runs().map(|run| run.offered + run.warmup_requests).sum();
+        let requests: u64 = runs().map(|run| run.offered + run.warmup_requests + run.cooldown_requests).sum();
         let steps: u64 = runs().map(|run| run.steps).sum();
         let simulated_s: f64 = runs().map(|run| run.span_s).sum();
         format!(

@@ -428,6 +428,7 @@ impl<O: Observer + Send> Fleet<O> {
         let outcome = Outcome {
             attempt: Attempt { request: id, number: 0 },
             replica: pending.server,
+            class: pending.class,
             sent: pending.sent,
             prompt_tokens: pending.prompt_tokens,
             arrived: happened(pending.arrived),

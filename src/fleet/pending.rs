@@ -13,6 +13,7 @@ use crate::time::Time;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct UnderWay {
     pub(super) sent: Time,
+    pub(super) class: u16,
     pub(super) prompt_tokens: u32,
     gateway: u32,
     pub(super) server: Option<u32>,
@@ -45,6 +46,7 @@ impl Pending {
         }
         let under_way = UnderWay {
             sent: arrival.sent,
+            class: arrival.class,
             prompt_tokens: arrival.prompt_tokens,
             gateway: gateway as u32,
             server: None,

@@ -3,12 +3,14 @@
 //! Knows outcomes and runs of steps, and turns them into quantiles, rates and verdicts on objectives. Does
 //! not know how they came about. Definitions are those of vLLM's own benchmark.
 
+mod class;
 mod crowd;
 pub mod histogram;
 pub mod lane;
 pub mod quantile;
 pub mod summary;
 
+pub use class::ClassSummary;
 pub use histogram::Histogram;
 pub use lane::{LaneStats, TimelinePoint};
 pub use quantile::{Quantiles, Sample};

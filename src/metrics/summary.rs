@@ -1,7 +1,10 @@
 //! One run in numbers.
 
+use std::ops::Range;
+
 use serde::Serialize;
 
+use super::class::{ClassSummary, ClassTally};
 use super::crowd::Crowd;
 use super::lane::{LaneStats, median_batch};
 use super::quantile::{Quantiles, Sample};
@@ -80,6 +83,8 @@ pub struct RunSummary {
     pub unfinished: u64,
     /// Requests of the warm-up, left out of all figures here.
     pub warmup_requests: u64,
+    /// Requests of the cool-down, left out too.
+    pub cooldown_requests: u64,
     /// From the first request counted to the last answer.
     pub span_s: f64,
     /// Requests offered a second.
@@ -125,6 +130,9 @@ pub struct RunSummary {
     pub queue_growth: f64,
     /// Engine steps of all replicas.
     pub steps: u64,
+    /// By class of requests; empty if all are alike.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<ClassSummary>,
     /// By replica.
     pub replicas: Vec<ReplicaSummary>,
 }
@@ -133,9 +141,10 @@ pub struct RunSummary {
 /// grow with their number beyond [`EXACT_UP_TO`](super::quantile::EXACT_UP_TO).
 #[derive(Clone, Debug, Default)]
 pub struct Collector {
-    warmup_until: Time,
+    counted: Range<Time>,
     objectives: Objectives,
     warmup_requests: u64,
+    cooldown_requests: u64,
     offered: u64,
     completed: u64,
     rejected: u64,
@@ -154,14 +163,17 @@ pub struct Collector {
     e2e: Sample,
     hits: HitRate,
     crowd: Crowd,
+    classes: Vec<ClassTally>,
     /// Requests and hits by replica, those of the warm-up too.
     replicas: Vec<(u64, HitRate)>,
 }
 
 impl Collector {
-    /// Requests sent before `warmup_until` are left out of all figures.
-    pub fn new(warmup_until: Time, objectives: Objectives) -> Collector {
-        Collector { warmup_until, objectives, ..Collector::default() }
+    /// Only requests sent within `counted` are in the figures. Those of `classes`, by their numbers, must meet
+    /// what their class must.
+    pub fn new(counted: Range<Time>, objectives: Objectives, classes: &[(String, Objectives)]) -> Collector {
+        let classes = classes.iter().map(|(name, own)| ClassTally::new(name, *own)).collect();
+        Collector { counted, objectives, classes, ..Collector::default() }
     }
 
     /// One more outcome.
@@ -174,8 +186,9 @@ impl Collector {
             *requests += 1;
             hits.add(outcome);
         }
-        if outcome.sent < self.warmup_until {
-            self.warmup_requests += 1;
+        if !self.counted.contains(&outcome.sent) {
+            let early = outcome.sent < self.counted.start;
+            *if early { &mut self.warmup_requests } else { &mut self.cooldown_requests } += 1;
             return;
         }
         self.offered += 1;
@@ -186,7 +199,11 @@ impl Collector {
             Finish::Unfinished => &mut self.unfinished,
         };
         *kind += 1;
-        self.good += u64::from(self.objectives.met_by(outcome));
+        let good = match self.classes.get_mut(usize::from(outcome.class)) {
+            Some(class) => class.add(outcome),
+            None => self.objectives.met_by(outcome),
+        };
+        self.good += u64::from(good);
         self.first_sent = Some(self.first_sent.map_or(outcome.sent, |first| first.min(outcome.sent)));
         self.last_sent = self.last_sent.max(outcome.sent);
         self.last_done = self.last_done.max(outcome.done_received);
@@ -239,6 +256,7 @@ impl Collector {
             aborted: self.aborted,
             unfinished: self.unfinished,
             warmup_requests: self.warmup_requests,
+            cooldown_requests: self.cooldown_requests,
             span_s,
             offered_requests_per_s: if sending_s > 0.0 { (offered - 1) as f64 / sending_s } else { 0.0 },
             requests_per_s: rate(completed),
@@ -265,6 +283,7 @@ impl Collector {
             },
             queue_growth: self.crowd.growth(first_sent, self.last_sent),
             steps: lanes.iter().map(|(_, stats, _)| stats.steps).sum(),
+            classes: std::mem::take(&mut self.classes).into_iter().map(ClassTally::summarise).collect(),
             replicas: self.by_replica(lanes, ended),
         }
     }

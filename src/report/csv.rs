@@ -19,6 +19,7 @@ pub fn requests(comparison: &Comparison) -> Result<Vec<u8>, csv::Error> {
         "request",
         "finish",
         "replica",
+        "class",
         "sent_s",
         "prompt_tokens",
         "output_tokens",
@@ -44,7 +45,7 @@ pub fn requests(comparison: &Comparison) -> Result<Vec<u8>, csv::Error> {
     writer.into_inner().map_err(|error| error.into_error().into())
 }
 
-fn request_row(ranked: &Ranked, outcome: &Outcome) -> [String; 20] {
+fn request_row(ranked: &Ranked, outcome: &Outcome) -> [String; 21] {
     let engine = outcome.engine.as_ref();
     let whole = outcome.finish.is_complete().then_some(()).and(engine);
     let scheduled = engine.and_then(|engine| engine.scheduled);
@@ -54,6 +55,10 @@ fn request_row(ranked: &Ranked, outcome: &Outcome) -> [String; 20] {
         outcome.attempt.request.0.to_string(),
         outcome.finish.name().into(),
         outcome.replica.map_or(String::new(), |replica| replica.to_string()),
+        ranked.repetitions[0]
+            .classes
+            .get(usize::from(outcome.class))
+            .map_or(String::new(), |class| class.name.clone()),
         format!("{:.9}", outcome.sent.as_s()),
         outcome.prompt_tokens.to_string(),
         outcome.output_tokens().to_string(),

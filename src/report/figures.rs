@@ -43,7 +43,7 @@ pub fn of(comparison: &Comparison) -> Result<Vec<Plot>, PlotError> {
 
 fn curves(comparison: &Comparison, of: fn(&Outcome) -> Option<Span>) -> Vec<Curve> {
     let curve = |ranked: &Ranked| {
-        let counted = || ranked.outcomes.iter().filter(|outcome| outcome.sent >= ranked.warmup_until);
+        let counted = || ranked.outcomes.iter().filter(|outcome| ranked.counted.contains(&outcome.sent));
         let whole = counted().filter(|outcome| outcome.finish.is_complete());
         let mut values: Vec<Span> = whole.filter_map(of).collect();
         values.sort_unstable();

@@ -1,7 +1,7 @@
 //! A comparison as text for a terminal: where the fleet stands, the ranking, what is real of it.
 
 use super::table::{Table, number, number_or_dash, percent};
-use crate::metrics::{Quantiles, RunSummary};
+use crate::metrics::{ClassSummary, Quantiles, RunSummary};
 use crate::study::compare::{Comparison, Ranked, Standing};
 use crate::study::statistics::Interval;
 
@@ -17,7 +17,9 @@ pub fn single(comparison: &Comparison) -> String {
 }
 
 fn tables(comparison: &Comparison) -> String {
-    [opening(comparison), latencies(comparison), rates(comparison)].join("\n")
+    let by_class = classes(comparison);
+    let parts = [opening(comparison), latencies(comparison), rates(comparison), by_class];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
 fn opening(comparison: &Comparison) -> String {
@@ -124,6 +126,47 @@ fn rates(comparison: &Comparison) -> String {
         ]);
     }
     table.render()
+}
+
+/// A row a contender and class; nothing where all requests are alike.
+fn classes(comparison: &Comparison) -> String {
+    let head = [
+        "name",
+        "class",
+        "offered",
+        "good %",
+        "E2E ms P50",
+        "P99",
+        "TTFT ms P50",
+        "P99",
+        "TPOT ms P50",
+        "P99",
+    ];
+    let mut table = Table::new(&head, 2);
+    let mut rows = 0;
+    for ranked in &comparison.ranking {
+        let classes = ranked.repetitions.first().map_or(0, |first| first.classes.len());
+        for class in 0..classes {
+            let of = |part: &dyn Fn(&ClassSummary) -> Option<f64>| {
+                number_or_dash(ranked.mean(|summary| part(&summary.classes[class])))
+            };
+            let name = ranked.repetitions[0].classes[class].name.clone();
+            table.row(vec![
+                if class == 0 { ranked.name.clone() } else { String::new() },
+                name,
+                of(&|class| Some(class.offered as f64)),
+                of(&|class| Some(class.goodput_share * 100.0)),
+                of(&|class| class.e2e.p50_ms),
+                of(&|class| class.e2e.p99_ms),
+                of(&|class| class.ttft.p50_ms),
+                of(&|class| class.ttft.p99_ms),
+                of(&|class| class.tpot.p50_ms),
+                of(&|class| class.tpot.p99_ms),
+            ]);
+            rows += 1;
+        }
+    }
+    if rows == 0 { String::new() } else { table.render() }
 }
 
 fn interval(interval: &Interval) -> String {

@@ -4,6 +4,7 @@
 //! Every repetition draws its requests once and gives them to all contenders (common random numbers). Runs go
 //! in parallel; results come back in order, so the bytes are the same for any number of threads.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -62,8 +63,8 @@ pub struct Ranked {
     pub repetitions: Vec<RunSummary>,
     /// What became of each request in the first repetition, the warm-up's too.
     pub outcomes: Vec<Outcome>,
-    /// Requests sent before are the warm-up.
-    pub warmup_until: Time,
+    /// Requests sent outside it are the warm-up and the cool-down.
+    pub counted: Range<Time>,
     /// Whether each P99 objective was met in the mean over repetitions, by name.
     pub objectives: Vec<(String, bool)>,
 }
@@ -247,7 +248,13 @@ fn check_that_something_is_measured(scenario: &Scenario, jobs: &[Job]) -> Result
     }
     // Of a streamed trace only the beginning is known here.
     let streamed = matches!(scenario.workload, Workload::Trace { streamed: true, .. });
-    if last < Time::ZERO + scenario.warmup && !streamed {
+    let counted = scenario.counted();
+    if !streamed && !jobs.iter().any(|job| counted.contains(&job.sent)) && last >= counted.end {
+        return Err(StudyError::Empty(
+            "cooldown_s: no request is sent between the warm-up and the cool-down, so nothing would be measured".into(),
+        ));
+    }
+    if last < counted.start && !streamed {
         return Err(StudyError::Empty(format!(
             "warmup_s: every request is sent within the warm-up of {} s (the last at {:.3} s), so nothing would be measured",
             scenario.warmup.as_s(),
@@ -288,7 +295,7 @@ fn gather(contender: &Contender, mut results: Vec<RunResult>) -> Ranked {
         objectives: Vec::new(),
         repetitions,
         outcomes,
-        warmup_until: Time::ZERO + contender.scenario.warmup,
+        counted: contender.scenario.counted(),
     };
     ranked.e2e_p99_ms = ranked.mean(|summary| summary.e2e_p99_of_offered_ms);
     let p99 = contender.scenario.p99;

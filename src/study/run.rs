@@ -11,7 +11,6 @@ use crate::random::{Purpose, Seed};
 use crate::request::{Outcome, RequestId};
 use crate::router::{PolicyError, Router, policies};
 use crate::scenario::{Scenario, Workload};
-use crate::time::Time;
 use crate::trace::{self, ReadOptions, Trace, TraceError};
 use crate::workload::drawn::moments;
 use crate::workload::replay::{Replay, repeated, restarted};
@@ -270,7 +269,7 @@ pub fn simulate(
     let kinds: Vec<_> =
         scenario.replicas.iter().flat_map(|kind| (0..kind.count).map(move |_| kind)).collect();
     let replicas = kinds.iter().map(|kind| (kind.facts.clone(), LaneStats::default())).collect();
-    let mut collector = Collector::new(Time::ZERO + scenario.warmup, scenario.goodput);
+    let mut collector = Collector::new(scenario.counted(), scenario.goodput, &scenario.classes);
     let mut outcomes = Vec::new();
     let fleet = Fleet::new(config, replicas, routers);
     let ended = fleet.run(source, &mut |outcome| {

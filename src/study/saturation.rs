@@ -62,7 +62,7 @@ fn of_one_replica(scenario: &Scenario, kind: &ReplicaKind, jobs: &[Job]) -> Resu
     alone.router.freshness = Freshness::Fresh;
     alone.network = Network::default();
     alone.end = End::Drain;
-    alone.warmup = Span::ZERO;
+    (alone.warmup, alone.cooldown) = (Span::ZERO, Span::ZERO);
     let (fewer, fewer_s) = flood(&alone, &requests[..half])?;
     let (more, more_s) = flood(&alone, &requests)?;
     let (ended, took_s) = (more.saturating_sub(fewer), more_s - fewer_s);

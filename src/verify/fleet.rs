@@ -87,7 +87,14 @@ fn job(index: usize, row: &GatewayRow, start_s: f64) -> Job {
         })),
         remote_tokens: 0,
     };
-    Job { sent, request, session: None, waits: trace::Waits::default(), predicted_output_tokens: None }
+    Job {
+        sent,
+        request,
+        session: None,
+        class: 0,
+        waits: trace::Waits::default(),
+        predicted_output_tokens: None,
+    }
 }
 
 fn serve(scenario: &Scenario, requests: Vec<Job>) -> Result<Vec<Outcome>, StudyError> {

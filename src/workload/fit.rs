@@ -89,7 +89,7 @@ pub fn fit(trace: &Trace) -> Fitted {
         Demand::Open(arrivals)
     };
     let tokens = Tokens::Apart { prompt, output };
-    let drawn = Drawn { requests: rows.len() as u32, demand, tokens, prefixes, priorities: Vec::new() };
+    let drawn = Drawn { requests: rows.len() as u32, demand, tokens, prefixes, classes: Vec::new() };
     let length_correlation = correlation(&ranks(&prompts), &ranks(&outputs));
     Fitted { drawn, gap_distance, prompt_distance, output_distance, length_correlation }
 }
@@ -381,7 +381,7 @@ mod tests {
                 output: Lengths::LogNormal { mean: 200.0, std: 150.0, min: 1, max: 100_000 },
             },
             prefixes: Some(prefixes),
-            priorities: Vec::new(),
+            classes: Vec::new(),
         };
         let fitted = fit(&trace_of(&drawn.draw(Seed(3))));
         let Demand::Open(arrivals) = &fitted.drawn.demand else { panic!("no sessions") };
@@ -416,7 +416,7 @@ mod tests {
             ),
             tokens: Tokens::Apart { prompt: Lengths::Fixed(120), output: Lengths::Fixed(80) },
             prefixes: None,
-            priorities: Vec::new(),
+            classes: Vec::new(),
         };
         let fitted = fit(&trace_of(&drawn.draw(Seed(3))));
         let Demand::Sessions(arrivals, turns) = &fitted.drawn.demand else { panic!("sessions") };

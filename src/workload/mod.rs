@@ -26,6 +26,8 @@ pub struct Job {
     pub request: Request,
     /// The conversation it belongs to, where known.
     pub session: Option<u64>,
+    /// Its tenant or level of service, by its place among the workload's classes; 0 where there are none.
+    pub class: u16,
     /// Requests whose answers it waits for, by their place among the jobs; in open loops there are none.
     pub waits: Waits,
     /// What a predictor says of its output length, where the scenario grants one.
@@ -41,6 +43,7 @@ impl Job {
             prompt_tokens: self.request.prompt_tokens,
             content: self.request.content.truncated(self.request.prompt_tokens),
             session: self.session,
+            class: self.class,
             max_tokens: self.request.max_tokens,
             priority: self.request.priority,
             predicted_output_tokens: self.predicted_output_tokens,

@@ -104,6 +104,7 @@ pub(super) fn job(row: &TraceRow, number: u32, sent: Time, copy: u64) -> Job {
             remote_tokens: 0,
         },
         session: row.session.map(|session| if copy == 0 { session } else { mix(session ^ mix(copy)) }),
+        class: 0,
         waits: Waits::default(),
         predicted_output_tokens: None,
     }

@@ -102,8 +102,8 @@ fn a_comparison_shows_what_it_must() {
     for row in reader.records() {
         let row = row.unwrap();
         let value = |column: usize| row[column].parse::<f64>().unwrap();
-        let parts: f64 = (13..20).map(value).sum();
-        assert!((parts - value(12)).abs() < 1e-4, "{row:?}");
+        let parts: f64 = (14..21).map(value).sum();
+        assert!((parts - value(13)).abs() < 1e-4, "{row:?}");
     }
 }
 
@@ -157,9 +157,21 @@ const WRONG: &[(&str, &str, &[&str])] = &[
     ("seed = 3", "resample = \"jitter\"", &["resample is for traces"]),
     ("seed = 3", "warmup_s = -1", &["warmup_s", "0 or a number above"]),
     ("seed = 3", "end = \"sometime\"", &["drain"]),
+    ("seed = 3", "cooldown_s = 5", &["cooldown_s", "this one drains", "set end ="]),
+    ("seed = 3", "end = 9\nwarmup_s = 4\ncooldown_s = 5", &["leave nothing"]),
     ("[[replicas]]", "[workload.prediction]\nsigma = 0.4\n[[replicas]]", &["need a predictor"]),
     ("requests = 60", "requests = 60\ntrace = \"x.csv\"", &["belongs to a drawn workload"]),
     ("[workload]", "[workload\n", &["scenario.toml:5", "^"]),
+    (
+        "requests = 60",
+        "requests = 60\nclasses = [{ name = \"a\", share = 0 }]",
+        &["classes.0.share", "above 0"],
+    ),
+    (
+        "requests = 60",
+        "requests = 60\nclasses = [{ name = \"a\", share = 1 }, { name = \"a\", share = 1 }]",
+        &["classes.1.name", "two classes \"a\""],
+    ),
 ];
 
 #[test]
@@ -226,6 +238,28 @@ fn a_prompt_that_is_too_long_is_rejected_and_counted() {
     assert!(run["e2e_p99_of_offered_ms"].is_null(), "a rejected request counts as infinite");
 }
 
+/// Classes are counted apart, each by its own limits, and together they are all.
+#[test]
+fn classes_of_requests_are_shown_apart() {
+    let text = SCENARIO.replace(
+        "requests = 60",
+        "requests = 60\nclasses = [{ name = \"people\", share = 3 }, { name = \"reports\", share = 1, goodput = { e2e_ms = 0.001 } }]",
+    );
+    let folder = folder_with(&text);
+    let output = tailcast(&["run", "scenario.toml", "--set", "repeat=1", "--out", "result"], folder.path());
+    assert!(stdout(&output).contains("reports"), "{}", stderr(&output));
+    let summary = fs::read_to_string(folder.path().join("result/summary.json")).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&summary).unwrap();
+    let run = &value["ranking"][0]["repetitions"][0];
+    let (people, reports) = (&run["classes"][0], &run["classes"][1]);
+    assert_eq!(people["offered"].as_u64().unwrap() + reports["offered"].as_u64().unwrap(), 60);
+    assert_eq!((people["goodput_share"].as_f64(), reports["goodput_share"].as_f64()), (Some(1.0), Some(0.0)));
+    let good = people["offered"].as_f64().unwrap() / 60.0;
+    assert!((run["goodput_share"].as_f64().unwrap() - good).abs() < 1e-12);
+    let rows = fs::read_to_string(folder.path().join("result/requests.csv")).unwrap();
+    assert_eq!(rows.matches(",reports,").count() as u64, reports["offered"].as_u64().unwrap());
+}
+
 #[test]
 fn a_trace_needs_something_that_varies() {
     let folder = TempDir::new().unwrap();
@@ -273,6 +307,13 @@ fn the_scenarios_that_ship_run() {
                 arguments.extend(["--set", "repeat=2"]);
             }
         }
+        if scenario.contains("/workloads/") {
+            // One of its policies tells whether its workload is one.
+            arguments = vec!["run", &scenario];
+            if fs::read_to_string(&path).unwrap().contains("\nrepeat") {
+                arguments.extend(["--set", "repeat=2"]);
+            }
+        }
         let output = tailcast(&arguments, folder.path());
         let refuses = scenario.contains("memory-too-much");
         assert_eq!(
@@ -284,7 +325,7 @@ fn the_scenarios_that_ship_run() {
         assert_eq!(stderr(&output).contains("cannot start"), refuses);
         count += 1;
     }
-    assert!(count >= 24);
+    assert!(count >= 25);
 }
 
 /// A streamed trace gives the bytes of the whole one, and rounds that no memory holds are refused.

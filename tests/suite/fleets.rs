@@ -15,11 +15,15 @@ use tailcast::router::{
 use tailcast::step_time::affine::Affine;
 use tailcast::time::{Span, Time};
 use tailcast::workload::drawn::{
-    ArrivalProcess, Arrivals, Demand, Drawn, Lengths, Level, Prefixes, Think, Tokens, Turns,
+    ArrivalProcess, Arrivals, Class, Demand, Drawn, Lengths, Level, Prefixes, Think, Tokens, Turns,
 };
 use tailcast::workload::predictor::Predictor;
 use tailcast::workload::sessions::Sessions;
 use tailcast::workload::{Job, OpenLoop, Source};
+
+fn class(priority: i32, share: f64) -> Class {
+    Class { name: priority.to_string(), share, priority, prompt: None, output: None }
+}
 
 fn facts(blocks: u32) -> Facts {
     Facts {
@@ -62,7 +66,7 @@ fn jobs(seed: u64, requests: u32, rate_per_s: f64) -> Vec<Job> {
             output: Lengths::LogNormal { mean: 30.0, std: 40.0, min: 1, max: 300 },
         },
         prefixes: Some(Prefixes { levels: vec![Level { groups: 5, tokens: 64, zipf_exponent: 1.0 }] }),
-        priorities: Vec::new(),
+        classes: Vec::new(),
     }
     .draw(Seed(seed));
     Predictor::LogNormal { bias: 1.0, sigma: 0.4 }.predict(&mut jobs, Seed(seed));
@@ -242,7 +246,7 @@ proptest! {
         let think = Think::Exponential { mean_s: 0.5 };
         let turns = Turns { count: Lengths::Uniform { min: 1, max: 5 }, think, max_prompt_tokens: 600 };
         let demand = if users > 0 { Demand::Users(users, think) } else { Demand::Sessions(arrivals(setting.rate_per_s), turns) };
-        let drawn = Drawn { requests: setting.requests, demand, tokens, prefixes: None, priorities: vec![(0, 1.0), (3, 0.2)] };
+        let drawn = Drawn { requests: setting.requests, demand, tokens, prefixes: None, classes: vec![class(0, 1.0), class(3, 0.2)] };
         let drawn: Arc<[Job]> = drawn.draw(Seed(setting.seed)).into();
         let config = FleetConfig { end: End::Drain, ..setting.config };
         let setting = Setting { config, ..setting };

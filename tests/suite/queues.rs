@@ -55,6 +55,7 @@ fn poisson(requests: u32, rate_per_s: f64, seed: Seed, output_tokens: &mut dyn F
                 remote_tokens: 0,
             },
             session: None,
+            class: 0,
             waits: Waits::default(),
             predicted_output_tokens: None,
         }

@@ -33,5 +33,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         say(&note);
     }
     let jobs = jobs(&scenario, trace.as_deref(), arguments.repetition).map_err(CliError::input)?;
+    if !scenario.classes.is_empty() {
+        say("classes are left out: no format holds them (priorities stay)");
+    }
     arguments.writing.write(&trace_of(&jobs))
 }

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 mod workload;
 
 pub use workload::{
-    ArrivalsFile, LengthsFile, LevelFile, MixtureFile, ModulationFile, OverLimitFile, PredictionFile,
-    PredictorFile, PrefixesFile, PriorityFile, ProcessFile, ServeGenFile, SessionsFile, StateFile, ThinkFile,
-    TimeUnitFile, UsersFile, WorkloadFile,
+    ArrivalsFile, ClassFile, LengthsFile, LevelFile, MixtureFile, ModulationFile, OverLimitFile,
+    PredictionFile, PredictorFile, PrefixesFile, ProcessFile, ServeGenFile, SessionsFile, StateFile,
+    ThinkFile, TimeUnitFile, UsersFile, WorkloadFile,
 };
 
 /// A tailcast scenario: a workload, a fleet, a router, and how long to look.
@@ -33,6 +33,9 @@ pub struct ScenarioFile {
     /// standard error of what follows least.
     #[serde(default)]
     pub warmup_s: WarmupFile,
+    /// Requests sent in the last seconds before `end` are left out of the statistics: they had no time to end.
+    #[serde(default)]
+    pub cooldown_s: f64,
     /// "drain": when the last request has ended; or seconds after the start.
     #[serde(default)]
     pub end: EndFile,

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::LimitsFile;
+
 /// Where requests come from: a trace, or parameters to draw from.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -94,9 +96,9 @@ pub struct WorkloadFile {
     /// Prefixes that requests share.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefixes: Option<PrefixesFile>,
-    /// Priorities, and the share of requests (or sessions) that have each.
+    /// Tenants or levels of service: results show each apart.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub priorities: Option<Vec<PriorityFile>>,
+    pub classes: Option<Vec<ClassFile>>,
     /// Whether routers are told a predicted output length, and how good it is.
     pub prediction: PredictionFile,
 }
@@ -113,7 +115,10 @@ impl WorkloadFile {
                 _ => Vec::new(),
             }
         }
-        let lengths = [&mut self.prompt_tokens, &mut self.output_tokens].into_iter().flatten().flat_map(of);
+        let classes = self.classes.iter_mut().flatten();
+        let of_classes = classes.flat_map(|class| [&mut class.prompt_tokens, &mut class.output_tokens]);
+        let all = [&mut self.prompt_tokens, &mut self.output_tokens].into_iter().chain(of_classes);
+        let lengths = all.flatten().flat_map(of);
         let clients = self.servegen.iter_mut().map(|servegen| &mut servegen.path);
         self.lengths_of.iter_mut().chain(clients).chain(lengths).collect()
     }
@@ -395,14 +400,26 @@ pub struct LevelFile {
     pub zipf_exponent: f64,
 }
 
-/// A priority and how frequent it is.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+/// A tenant or level of service.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct PriorityFile {
-    /// Lower is more urgent.
-    pub priority: i32,
-    /// How often, relative to the others.
+pub struct ClassFile {
+    /// What results call it.
+    pub name: String,
+    /// How often its requests (or sessions) come, relative to the others.
     pub share: f64,
+    /// Lower is more urgent; heeded where `scheduling_policy` is "priority".
+    #[serde(default)]
+    pub priority: i32,
+    /// Prompt lengths of its own; the workload's unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_tokens: Option<LengthsFile>,
+    /// Output lengths of its own; the workload's unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_tokens: Option<LengthsFile>,
+    /// What its requests must meet to count as good; `[slo.goodput]` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub goodput: Option<LimitsFile>,
 }
 
 /// What routers are told of output lengths.

@@ -3,6 +3,7 @@
 //! After this nothing can fail but reading a trace: every number is in its range, every name is known, and
 //! every replica can start.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::error::ScenarioError;
@@ -20,6 +21,7 @@ use crate::workload::drawn::{Arrivals, Demand, Drawn};
 use crate::workload::predictor::Predictor;
 use crate::workload::shape::Shape;
 
+mod classes;
 mod lengths;
 mod replicas;
 mod router;
@@ -41,6 +43,8 @@ pub struct Scenario {
     pub warmup: Span,
     /// How that is found, if it is not given: by a run of the first contender.
     pub warmup_rule: Option<WarmupRule>,
+    /// Requests sent so shortly before the end of the run are left out too.
+    pub cooldown: Span,
     /// When a run ends.
     pub end: End,
     /// Where requests come from.
@@ -55,10 +59,23 @@ pub struct Scenario {
     pub network: Network,
     /// Limits of a good request.
     pub goodput: Objectives,
+    /// Classes of requests by name, and what each must meet; empty if all are alike.
+    pub classes: Vec<(String, Objectives)>,
     /// Limits of the run's 99th percentiles.
     pub p99: Objectives,
     /// Why figures are less certain than usual.
     pub marks: Vec<String>,
+}
+
+impl Scenario {
+    /// When requests that are in the statistics are sent.
+    pub fn counted(&self) -> Range<Time> {
+        let end = match self.end {
+            End::Drain => Time::MAX,
+            End::At(end) => Time::ZERO + ((end - Time::ZERO) - self.cooldown),
+        };
+        Time::ZERO + self.warmup..end
+    }
 }
 
 /// Where requests come from.
@@ -204,7 +221,12 @@ pub(in crate::scenario) fn resolve(file: &ScenarioFile, folder: &Path) -> Result
         WarmupFile::Seconds(seconds) => (within_clock("warmup_s", not_negative("warmup_s", seconds)?)?, None),
         WarmupFile::Rule(WarmupRuleFile::Mser5) => (0.0, Some(WarmupRule::Mser5)),
     };
+    let cooldown_s = within_clock("cooldown_s", not_negative("cooldown_s", file.cooldown_s)?)?;
     let end = match file.end {
+        EndFile::Word(EndWord::Drain) if cooldown_s > 0.0 => {
+            return Err(fault("cooldown_s", "belongs to a run that ends at a time, and this one drains")
+                .help("set end = 600, or leave out cooldown_s"));
+        }
         EndFile::Word(EndWord::Drain) => End::Drain,
         EndFile::Seconds(seconds) => {
             let seconds = within_clock("end", positive("end", seconds)?)?;
@@ -212,6 +234,14 @@ pub(in crate::scenario) fn resolve(file: &ScenarioFile, folder: &Path) -> Result
                 return Err(fault(
                     "warmup_s",
                     format!("the warm-up ({warmup_s} s) does not end before the run ({seconds} s)"),
+                ));
+            }
+            if warmup_s + cooldown_s >= seconds {
+                return Err(fault(
+                    "cooldown_s",
+                    format!(
+                        "warm-up and cool-down ({warmup_s} + {cooldown_s} s) leave nothing of the run's {seconds} s"
+                    ),
                 ));
             }
             End::At(Time::ZERO + Span::from_s_f64(seconds))
@@ -239,12 +269,14 @@ pub(in crate::scenario) fn resolve(file: &ScenarioFile, folder: &Path) -> Result
     }
     let router = router::router(file, &mut marks)?;
     let network = &file.network;
+    let goodput = limits("slo.goodput", &file.slo.goodput)?;
     marks.dedup();
     Ok(Scenario {
         title: file.title.clone(),
         seed: Seed(file.seed),
         repeat: file.repeat,
         warmup: Span::from_s_f64(warmup_s),
+        cooldown: Span::from_s_f64(cooldown_s),
         warmup_rule,
         end,
         workload,
@@ -257,7 +289,8 @@ pub(in crate::scenario) fn resolve(file: &ScenarioFile, folder: &Path) -> Result
             frontend: span_ms("network.frontend_ms", network.frontend_ms)?,
             per_token: span_ms("network.per_token_us", network.per_token_us / 1e3)?,
         },
-        goodput: limits("slo.goodput", &file.slo.goodput)?,
+        goodput,
+        classes: classes::objectives(file, goodput)?,
         p99: limits("slo.p99", &file.slo.p99)?,
         marks,
     })

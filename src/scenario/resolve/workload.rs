@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::classes::classes;
 use super::{Fault, Resample, Workload, at_least_one, fault, not_negative, positive, within_clock};
 use crate::scenario::file::{
     ArrivalsFile, OverLimitFile, PredictorFile, PrefixesFile, ProcessFile, ResampleFile, ScenarioFile,
@@ -40,7 +41,7 @@ fn replayed(file: &ScenarioFile, path: &Path) -> Result<Workload, Fault> {
         ("output_tokens", workload.output_tokens.is_some()),
         ("lengths_of", workload.lengths_of.is_some()),
         ("prefixes", workload.prefixes.is_some()),
-        ("priorities", workload.priorities.is_some()),
+        ("classes", workload.classes.is_some()),
     ];
     if let Some((key, _)) = drawn.iter().find(|(_, given)| *given) {
         return Err(fault(format!("workload.{key}"), "belongs to a drawn workload, but a trace is named")
@@ -244,12 +245,12 @@ fn drawn(workload: &WorkloadFile, folder: &Path) -> Result<Drawn, Fault> {
         within_clock("workload.arrivals.rate_per_s", f64::from(requests) / arrivals.rate_per_s)
             .map_err(|fault| fault.help("at this rate the last request would come after a hundred days"))?;
     }
-    let priorities = priorities(workload)?;
+    let classes = classes(workload.classes.as_ref(), folder)?;
     let prefixes = workload.prefixes.as_ref().map(prefixes).transpose()?;
-    Ok(Drawn { requests, demand, tokens, prefixes, priorities })
+    Ok(Drawn { requests, demand, tokens, prefixes, classes })
 }
 
-/// Clients bring their arrivals and lengths; prefixes and priorities may be laid over them.
+/// Clients bring their arrivals and lengths; prefixes and classes may be laid over them.
 fn clients(
     workload: &WorkloadFile,
     written: &ServeGenFile,
@@ -265,6 +266,15 @@ fn clients(
         ("lengths_of", workload.lengths_of.is_some()),
         ("max_prompt_tokens", workload.max_prompt_tokens.is_some()),
     ];
+    let lengths = workload
+        .classes
+        .iter()
+        .flatten()
+        .any(|class| class.prompt_tokens.is_some() || class.output_tokens.is_some());
+    if lengths {
+        return Err(fault("workload.classes", "have lengths, which the clients of `servegen` bring")
+            .help("leave out prompt_tokens and output_tokens of the classes"));
+    }
     if let Some((key, _)) = others.iter().find(|(_, given)| *given) {
         return Err(fault(format!("workload.{key}"), "is already said by the clients of `servegen`")
             .help("leave out either `servegen` or this"));
@@ -287,21 +297,12 @@ fn clients(
         demand: Demand::Clients(Arc::new(clients)),
         tokens: Tokens::OfClients,
         prefixes: workload.prefixes.as_ref().map(prefixes).transpose()?,
-        priorities: priorities(workload)?,
+        classes: classes(workload.classes.as_ref(), folder)?,
     })
 }
 
 /// Requests that are drawn and held at once, at most.
 const MOST_DRAWN: f64 = 1e8;
-
-fn priorities(workload: &WorkloadFile) -> Result<Vec<(i32, f64)>, Fault> {
-    let classes = workload.priorities.iter().flatten().enumerate();
-    classes
-        .map(|(index, class)| {
-            Ok((class.priority, positive(&format!("workload.priorities.{index}.share"), class.share)?))
-        })
-        .collect()
-}
 
 fn arrivals(arrivals: &ArrivalsFile, rate_scale: f64) -> Result<Arrivals, Fault> {
     let path = "workload.arrivals";

@@ -1,7 +1,8 @@
-//! Requests drawn from parameters: arrivals, lengths, shared prefixes, sessions and priorities, each from a stream of its
+//! Requests drawn from parameters: arrivals, lengths, shared prefixes, sessions and classes, each from a stream of its
 //! own, so that changing one redraws nothing else (law 8).
 //!
 //! - [`arrivals`]: when requests or sessions come
+//! - [`classes`]: tenants and levels of service
 //! - [`clients`]: a published mix of clients
 //! - [`lengths`]: how long prompts and outputs are
 //! - [`prefixes`]: what prompts have in common
@@ -17,6 +18,7 @@ use crate::time::{Span, Time};
 use crate::trace::{Wait, Waits};
 
 pub mod arrivals;
+pub mod classes;
 pub mod clients;
 pub mod lengths;
 pub mod prefixes;
@@ -25,6 +27,8 @@ mod tests;
 
 use arrivals::{ArrivalDraws, within};
 pub use arrivals::{ArrivalProcess, Arrivals, Modulation, State, Think};
+pub use classes::Class;
+use classes::ClassDraws;
 pub use clients::Clients;
 use lengths::LengthDraws;
 pub use lengths::Lengths;
@@ -42,8 +46,8 @@ pub struct Drawn {
     pub tokens: Tokens,
     /// Shared prefixes, if any.
     pub prefixes: Option<Prefixes>,
-    /// Priorities and the shares of requests (or sessions) that have them; empty if all are alike.
-    pub priorities: Vec<(i32, f64)>,
+    /// Classes of requests (or sessions); empty if all are alike.
+    pub classes: Vec<Class>,
 }
 
 /// What makes requests come.
@@ -95,8 +99,7 @@ impl Drawn {
         let mut draws = Draws {
             tokens: TokenDraws::new(&self.tokens, seed),
             prefixes: PrefixDraws::new(self.prefixes.as_ref(), seed),
-            priorities: &self.priorities,
-            classes: seed.stream(Purpose::Classes, 0),
+            classes: ClassDraws::new(&self.classes, seed),
         };
         match &self.demand {
             Demand::Open(arrivals) => {
@@ -104,9 +107,9 @@ impl Drawn {
                 let one = |number| {
                     let sent = arrivals.next();
                     let opening = draws.prefixes.next();
-                    let (prompt, output) = draws.tokens.next();
-                    let priority = draws.priority();
-                    job(number, sent, &opening, None, prompt, output, priority)
+                    let class = draws.classes.next();
+                    let tokens = draws.tokens(class.0);
+                    job(number, sent, &opening, None, tokens, class)
                 };
                 (0..self.requests).map(one).collect()
             }
@@ -114,10 +117,10 @@ impl Drawn {
                 let all = clients.draw(self.requests, seed).into_iter().zip(0..);
                 let one = |((sent, prompt, output, client), number)| {
                     let opening = draws.prefixes.next();
-                    let priority = draws.priority();
+                    let class = draws.classes.next();
                     Job {
                         session: Some(client),
-                        ..job(number, sent, &opening, None, prompt, output, priority)
+                        ..job(number, sent, &opening, None, (prompt, output), class)
                     }
                 };
                 all.map(one).collect()
@@ -127,7 +130,7 @@ impl Drawn {
         }
     }
 
-    fn sessions(&self, arrivals: &Arrivals, turns: &Turns, draws: &mut Draws<'_>, seed: Seed) -> Vec<Job> {
+    fn sessions(&self, arrivals: &Arrivals, turns: &Turns, draws: &mut Draws, seed: Seed) -> Vec<Job> {
         let mut arrivals = ArrivalDraws::new(arrivals, seed);
         let mut counts = LengthDraws::new(&turns.count, seed.stream(Purpose::Turns, 0));
         let mut jobs: Vec<Job> = Vec::with_capacity(self.requests as usize);
@@ -136,13 +139,13 @@ impl Drawn {
             let starts = arrivals.next();
             let opening = draws.prefixes.next();
             let shared: u32 = opening.iter().map(|run| run.tokens).sum();
-            let priority = draws.priority();
+            let class = draws.classes.next();
             let mut thinking = seed.stream(Purpose::ThinkTime, session);
             let text = own_text(session);
             // What was said so far behind the shared texts, questions and answers.
             let mut said = 0u32;
             for turn in 0..counts.next().max(1) {
-                let (prompt, output) = draws.tokens.next();
+                let (prompt, output) = draws.tokens(class.0);
                 let think = turns.think.draw(&mut thinking);
                 let asked = said.saturating_add(prompt);
                 if jobs.len() == self.requests as usize
@@ -152,7 +155,7 @@ impl Drawn {
                 }
                 let number = jobs.len() as u32;
                 let own = ContentRun { stream: text, position: 0, tokens: asked.saturating_add(output) };
-                let mut job = job(number, starts, &opening, Some(own), asked, output, priority);
+                let mut job = job(number, starts, &opening, Some(own), (asked, output), class);
                 if turn > 0 {
                     job.waits = Waits::of(vec![Wait { row: number - 1, think: Some(think) }]);
                 }
@@ -165,7 +168,7 @@ impl Drawn {
         jobs
     }
 
-    fn users(&self, users: u32, think: Think, draws: &mut Draws<'_>, seed: Seed) -> Vec<Job> {
+    fn users(&self, users: u32, think: Think, draws: &mut Draws, seed: Seed) -> Vec<Job> {
         let mut thinking: Vec<Stream> =
             (0..users).map(|user| seed.stream(Purpose::ThinkTime, u64::from(user))).collect();
         let one = |number: u32| {
@@ -174,9 +177,9 @@ impl Drawn {
             // Users do not begin as one: each starts somewhere within his first pause.
             let sent = if number < users { within(pause, &mut thinking[user as usize]) } else { Time::ZERO };
             let opening = draws.prefixes.next();
-            let (prompt, output) = draws.tokens.next();
-            let priority = draws.priority();
-            let mut job = job(number, sent, &opening, None, prompt, output, priority);
+            let class = draws.classes.next();
+            let tokens = draws.tokens(class.0);
+            let mut job = job(number, sent, &opening, None, tokens, class);
             if number >= users {
                 job.waits = Waits::of(vec![Wait { row: number - users, think: Some(pause) }]);
             }
@@ -196,27 +199,18 @@ impl Drawn {
     }
 }
 
-struct Draws<'a> {
+struct Draws {
     tokens: TokenDraws,
     prefixes: PrefixDraws,
-    priorities: &'a [(i32, f64)],
-    classes: Stream,
+    classes: ClassDraws,
 }
 
-impl Draws<'_> {
-    fn priority(&mut self) -> i32 {
-        let total: f64 = self.priorities.iter().map(|(_, share)| share).sum();
-        if self.priorities.is_empty() {
-            return 0;
-        }
-        let mut left = self.classes.random::<f64>() * total;
-        for (priority, share) in self.priorities {
-            left -= share;
-            if left < 0.0 {
-                return *priority;
-            }
-        }
-        self.priorities[self.priorities.len() - 1].0
+impl Draws {
+    /// Lengths of the next request, which is of `class`. Both are drawn whether its class has its own or not, so that the
+    /// others keep theirs.
+    fn tokens(&mut self, class: u16) -> (u32, u32) {
+        let common = self.tokens.next();
+        self.classes.lengths(class, common)
     }
 }
 
@@ -257,9 +251,8 @@ fn job(
     sent: Time,
     opening: &[ContentRun],
     own: Option<ContentRun>,
-    prompt_tokens: u32,
-    output_tokens: u32,
-    priority: i32,
+    (prompt_tokens, output_tokens): (u32, u32),
+    (class, priority): (u16, i32),
 ) -> Job {
     let shared: u32 = opening.iter().map(|run| run.tokens).sum();
     Job {
@@ -275,6 +268,7 @@ fn job(
             remote_tokens: 0,
         },
         session: None,
+        class,
         waits: Waits::default(),
         predicted_output_tokens: None,
     }

@@ -19,7 +19,7 @@ fn drawn() -> Drawn {
             output: Lengths::Uniform { min: 1, max: 9 },
         },
         prefixes: Some(Prefixes { levels: vec![Level { groups: 10, tokens: 100, zipf_exponent: 1.0 }] }),
-        priorities: Vec::new(),
+        classes: Vec::new(),
     }
 }
 
@@ -185,11 +185,36 @@ fn changing_one_knob_redraws_nothing_else() {
         prompt: Lengths::LogNormal { mean: 800.0, std: 400.0, min: 1, max: 100_000 },
         output: Lengths::Fixed(7),
     };
-    let priorities = vec![(0, 1.0), (1, 1.0)];
-    let (a, b) = (drawn(), Drawn { tokens, demand: Demand::Open(faster), priorities, ..drawn() });
+    let classes = vec![class("a", 1.0, None), class("b", 1.0, None)];
+    let (a, b) = (drawn(), Drawn { tokens, demand: Demand::Open(faster), classes, ..drawn() });
     for (a, b) in a.draw(Seed(3)).iter().zip(b.draw(Seed(3))) {
         assert_eq!(a.request.prompt_tokens, b.request.prompt_tokens);
         assert_eq!(a.request.content, b.request.content);
+    }
+}
+
+fn class(name: &str, share: f64, prompt: Option<Lengths>) -> Class {
+    Class { name: name.into(), share, priority: 0, prompt, output: None }
+}
+
+/// Lengths of one class are its own; what others draw does not depend on them.
+#[test]
+fn classes_come_by_their_shares_and_keep_to_themselves() {
+    let draw = |long: u32| {
+        let classes = vec![class("short", 3.0, None), class("long", 1.0, Some(Lengths::Fixed(long)))];
+        Drawn { classes, requests: 4_000, ..drawn() }.draw(Seed(5))
+    };
+    let (a, b) = (draw(30_000), draw(40_000));
+    let of = |jobs: &[Job], class| jobs.iter().filter(|job| job.class == class).count() as f64;
+    // 1,000 of a binomial of 4,000 with a quarter: five standard deviations.
+    assert!((of(&a, 1) - 1_000.0).abs() < 5.0 * 27.4, "{}", of(&a, 1));
+    for (a, b) in a.iter().zip(&b) {
+        assert_eq!((a.class, a.sent, a.request.output_tokens), (b.class, b.sent, b.request.output_tokens));
+        match a.class {
+            0 => assert_eq!(a.request.prompt_tokens, b.request.prompt_tokens),
+            // 100 of the shared prefix come on top.
+            _ => assert_eq!((a.request.prompt_tokens, b.request.prompt_tokens), (30_100, 40_100)),
+        }
     }
 }
 
