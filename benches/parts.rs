@@ -140,6 +140,18 @@ impl Glance for Still {
     fn mine(&self, server: Server) -> Mine {
         self.view.mine(server)
     }
+
+    fn probe(&mut self, server: Server) -> Glimpse {
+        self.signals(server)
+    }
+
+    fn cached_tokens(&mut self, _server: Server, _arrival: &Arrival) -> u32 {
+        0
+    }
+
+    fn gateway(&self) -> (u32, u32) {
+        (0, 1)
+    }
 }
 
 /// A decision, its effect, and the end of the request, so that counts stay as they are.

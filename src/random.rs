@@ -56,6 +56,8 @@ pub enum Purpose {
     PairedLengths,
     /// Rates that change by chance.
     Modulation,
+    /// When a gateway tries what it would not have chosen; its index is the gateway.
+    Exploration,
 }
 
 impl Seed {

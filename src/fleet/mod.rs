@@ -303,8 +303,9 @@ impl<O: Observer + Send> Fleet<O> {
     /// Asks the policy about a request; returns whether it was kept at the gateway.
     fn decide(&mut self, gateway: usize, arrival: Arrival, request: Request, ends: &mut Ends<'_>) -> bool {
         let id = arrival.id;
+        let count = self.gateways.len() as u32;
         let Gateway { router, view, sight, held } = &mut self.gateways[gateway];
-        let mut look = Look { now: self.now, lanes: &mut self.lanes, view };
+        let mut look = Look { now: self.now, lanes: &mut self.lanes, view, gateway: (gateway as u32, count) };
         match router.decide(&arrival, &mut look) {
             Decision::Send(server) => {
                 assert!(server < self.lanes.len(), "a policy named replica {server} of {}", self.lanes.len());

@@ -3,9 +3,12 @@
 //! Knows what a request needs and what the cache holds. Does not know the order in which requests ask.
 //! After `vllm/v1/core/kv_cache_manager.py`.
 
+use super::block_keys::KeyChain;
+use super::prefix_table::Hits;
 use super::scheduler::Scheduler;
 use super::sequence::{Slot, State};
 use super::step::Step;
+use crate::request::{Content, RequestId};
 
 /// How an allocation is asked for.
 #[derive(Clone, Copy)]
@@ -21,6 +24,25 @@ pub(super) struct Need {
 }
 
 impl Scheduler {
+    /// Leading prompt tokens of a request, which is not here yet, whose whole blocks stand in the prefix cache now: what an
+    /// index of the engine's KV events would say. Counts no look-up and changes no order.
+    pub fn cached_tokens(&self, request: RequestId, content: &Content, prompt_tokens: u32) -> u32 {
+        let block_size = self.config.block_size;
+        let most = content.tokens().min(prompt_tokens) / block_size;
+        let mut chain = KeyChain::new(block_size, request);
+        let mut hits = Hits::default();
+        let mut start = 0;
+        while self.config.enable_prefix_caching && start < most {
+            let span = chain.next(content);
+            let blocks = span.end.min(most) - span.start;
+            if self.cache.look_up(span.key, blocks, &mut hits) < blocks {
+                break;
+            }
+            start = span.end;
+        }
+        hits.len() * block_size
+    }
+
     /// Finds the longest cached prefix into `hits` and counts the look-up; returns its tokens.
     pub(super) fn look_up(&mut self, slot: Slot, step: &mut Step) -> u32 {
         if !self.config.enable_prefix_caching {

@@ -98,6 +98,23 @@ fn identity(key: u64) -> BlockKey {
     NonZeroU64::new(key).unwrap_or(NonZeroU64::MIN)
 }
 
+/// Keys of the first `blocks` blocks of a request's tokens, if blocks had `block_size` tokens: as a gateway hashes prompts.
+/// Tokens without an identity make keys that no other request has.
+pub(crate) fn leading_keys(
+    request: RequestId,
+    content: &Content,
+    block_size: u32,
+    blocks: u32,
+    keys: &mut Vec<u64>,
+) {
+    keys.clear();
+    let mut chain = KeyChain::new(block_size, request);
+    while keys.len() < blocks as usize {
+        let span = chain.next(content);
+        keys.extend((0..span.end.min(blocks) - span.start).map(|block| block_key(span.key, block).get()));
+    }
+}
+
 /// The key of one block of a span.
 pub(super) fn block_key(span: BlockKey, block: u32) -> BlockKey {
     identity(mix(span.get() ^ mix(u64::from(block))))

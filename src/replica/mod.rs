@@ -26,7 +26,7 @@ use crate::step_time::{Batch, StepTime};
 use crate::time::Time;
 
 mod allocation;
-mod block_keys;
+pub(crate) mod block_keys;
 mod clock_compose;
 mod clock_end;
 mod clock_settle;

@@ -8,15 +8,31 @@ use crate::request::{Arrival, RequestId};
 use crate::signals::Glimpse;
 use crate::time::{Span, Time};
 
+pub mod approximate_prefix;
+pub mod belief;
+pub mod drain_time;
+pub mod epp;
+pub mod epp_precise;
+pub mod epp_weighted;
 pub mod in_flight;
+pub mod in_flight_tokens;
+pub mod join_idle_queue;
 pub mod least_kv;
+pub mod least_queue;
 pub mod least_request;
+pub mod least_tokens;
 pub mod policies;
 pub mod power_of_two;
 pub mod predicted_completion;
 pub mod random;
+pub mod ring;
 pub mod round_robin;
+pub mod sticky_until_saturated;
+#[cfg(test)]
+mod tests;
 pub mod view;
+pub mod vllm_dp;
+pub mod weighted_round_robin;
 
 pub use policies::{POLICIES, PolicyError, PolicyInfo};
 pub use view::{Facts, View};
@@ -58,6 +74,12 @@ pub trait Glance {
     fn signals(&mut self, server: Server) -> Glimpse;
     /// This gateway's own counts.
     fn mine(&self, server: Server) -> Mine;
+    /// Its gauges as of now, whatever the scenario says: the answer to a probe of the policy's own.
+    fn probe(&mut self, server: Server) -> Glimpse;
+    /// Leading prompt tokens in its prefix cache, as an index of its KV events has them. Events take no time here.
+    fn cached_tokens(&mut self, server: Server, arrival: &Arrival) -> u32;
+    /// This gateway's number, and how many there are.
+    fn gateway(&self) -> (u32, u32);
 }
 
 /// What a gateway hears of the requests it sent, when it hears it.
@@ -92,6 +114,17 @@ pub enum Feedback {
         /// When.
         at: Time,
     },
+}
+
+impl Feedback {
+    /// Which request it is about.
+    pub fn id(&self) -> RequestId {
+        match self {
+            Feedback::FirstToken { id, .. }
+            | Feedback::Completed { id, .. }
+            | Feedback::Failed { id, .. } => *id,
+        }
+    }
 }
 
 /// What a policy reads, so that nobody pays for what it does not look at.

@@ -3,7 +3,11 @@
 use thiserror::Error;
 
 use super::{Freshness, Router};
-use super::{least_kv, least_request, power_of_two, predicted_completion, random, round_robin};
+use super::{
+    drain_time, epp_precise, epp_weighted, join_idle_queue, least_kv, least_queue, least_request,
+    least_tokens, power_of_two, predicted_completion, random, round_robin, sticky_until_saturated, vllm_dp,
+    weighted_round_robin,
+};
 use crate::random::Seed;
 
 /// Builds the policy of gateway number `gateway` from `[router.parameters]`.
@@ -30,9 +34,18 @@ pub struct PolicyInfo {
 pub const POLICIES: &[PolicyInfo] = &[
     random::INFO,
     round_robin::INFO,
+    weighted_round_robin::INFO,
     least_request::INFO,
     power_of_two::INFO,
+    join_idle_queue::INFO,
+    least_tokens::INFO,
+    drain_time::INFO,
+    vllm_dp::INFO,
+    least_queue::INFO,
     least_kv::INFO,
+    epp_weighted::INFO,
+    epp_precise::INFO,
+    sticky_until_saturated::INFO,
     predicted_completion::INFO,
 ];
 

@@ -3,8 +3,6 @@
 //! Knows the four keys: milliseconds, token counts, and one id for each started block of 512 prompt tokens; rows that
 //! name whole blocks only are taken as well. Does not know sessions: the traces name none.
 
-use serde::Deserialize;
-
 use super::TraceRow;
 use super::content::blocks;
 use super::error::TraceError;
@@ -17,9 +15,6 @@ use super::rows::{Next, NextRow, Recorded};
 const KEYS: [&str; 4] = ["timestamp", "input_length", "output_length", "hash_ids"];
 const BLOCK_TOKENS: u32 = 512;
 
-/// A row as nearly all are: read without a detour.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Plain {
     timestamp: u64,
     input_length: u32,
@@ -41,12 +36,79 @@ pub(super) fn rows(_lines: &mut Lines) -> Result<NextRow, TraceError> {
         if !lines.advance()? {
             return Ok(Next::End);
         }
-        let (arrived_ps, plain) = match serde_json::from_str::<Plain>(lines.text()) {
-            Ok(plain) => (i128::from(plain.timestamp) * TimeUnit::Milliseconds.ps(), plain),
-            Err(_) => careful(lines)?,
+        let (arrived_ps, plain) = match published(lines.text()) {
+            Some(plain) => (i128::from(plain.timestamp) * TimeUnit::Milliseconds.ps(), plain),
+            None => careful(lines)?,
         };
         row(lines, arrived_ps, &plain).map(Next::Row)
     }))
+}
+
+/// A row as nearly all are, its keys in the published order and plain numbers behind them, read in one go; anything else is
+/// left to who looks more closely.
+fn published(line: &str) -> Option<Plain> {
+    let mut left = Scan(line.as_bytes());
+    let [time_key, prompt_key, output_key, ids_key] = KEYS;
+    left.symbol(b'{')?;
+    let timestamp = left.key(time_key)?.number()?;
+    left.symbol(b',')?;
+    let input_length = u32::try_from(left.key(prompt_key)?.number()?).ok()?;
+    left.symbol(b',')?;
+    let output_length = u32::try_from(left.key(output_key)?.number()?).ok()?;
+    left.symbol(b',')?;
+    left.key(ids_key)?.symbol(b'[')?;
+    let mut hash_ids = Vec::with_capacity((input_length / BLOCK_TOKENS) as usize + 1);
+    if left.symbol(b']').is_none() {
+        loop {
+            hash_ids.push(left.number()?);
+            if left.symbol(b',').is_none() {
+                break;
+            }
+        }
+        left.symbol(b']')?;
+    }
+    left.symbol(b'}')?;
+    left.0.is_empty().then_some(Plain { timestamp, input_length, output_length, hash_ids })
+}
+
+/// What is left of a line.
+struct Scan<'a>(&'a [u8]);
+
+impl Scan<'_> {
+    fn skip_spaces(&mut self) {
+        while let [b' ', rest @ ..] = self.0 {
+            self.0 = rest;
+        }
+    }
+
+    fn symbol(&mut self, symbol: u8) -> Option<()> {
+        self.skip_spaces();
+        let rest = self.0.strip_prefix(&[symbol])?;
+        self.0 = rest;
+        Some(())
+    }
+
+    /// A key and its colon.
+    fn key(&mut self, key: &str) -> Option<&mut Self> {
+        self.symbol(b'"')?;
+        let rest = self.0.strip_prefix(key.as_bytes())?.strip_prefix(b"\"")?;
+        self.0 = rest;
+        self.symbol(b':')?;
+        Some(self)
+    }
+
+    /// A whole number below 2^64 without a sign, and without leading zeros, which JSON forbids.
+    fn number(&mut self) -> Option<u64> {
+        self.skip_spaces();
+        let mut value = 0u64;
+        let mut digits = 0;
+        while let [digit @ b'0'..=b'9', rest @ ..] = self.0 {
+            value = value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+            (self.0, digits) = (rest, digits + 1);
+        }
+        let padded = digits > 1 && 10u64.checked_pow(digits - 1).is_none_or(|least| value < least);
+        (digits > 0 && !padded).then_some(value)
+    }
 }
 
 /// The row on the current line, taken apart key by key, so that what is wrong can be told.
@@ -77,4 +139,35 @@ fn row(lines: &Lines, arrived_ps: i128, plain: &Plain) -> Result<Recorded, Trace
     let content = blocks(prompt_tokens, BLOCK_TOKENS, &plain.hash_ids);
     let row = TraceRow { content, ..TraceRow::of_lengths(prompt_tokens, plain.output_length) };
     Ok(Recorded { arrived_ps, row })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The quick way takes what a JSON parser takes, or nothing.
+    #[test]
+    fn the_quick_way_reads_as_a_parser_does() {
+        let line = |numbers: &str, ids: &str| {
+            format!(
+                "{{\"timestamp\": {numbers}, \"input_length\": 600,\"output_length\":3 , \"hash_ids\": [{ids}]}}"
+            )
+        };
+        let plain = published(&line("27482", "0, 18446744073709551615")).unwrap();
+        assert_eq!((plain.timestamp, plain.input_length, plain.output_length), (27_482, 600, 3));
+        assert_eq!(plain.hash_ids, [0, u64::MAX]);
+        assert_eq!(published(&line("0", "")).unwrap().hash_ids, [0u64; 0]);
+        for (numbers, ids) in [
+            ("012", "1"),
+            ("-1", "1"),
+            ("1.0", "1"),
+            ("1", "1,"),
+            ("1", "1 2"),
+            ("1", "18446744073709551616"),
+            ("1", "00"),
+        ] {
+            assert!(published(&line(numbers, ids)).is_none(), "{numbers} {ids}");
+        }
+        assert!(published(&(line("1", "1") + "x")).is_none());
+    }
 }

@@ -1,0 +1,292 @@
+//! The endpoint picker of llm-d and the Gateway API Inference Extension: filters, weighted scorers and a picker.
+//!
+//! Per request: producers tell what is cached where, filters leave endpoints out one after the other, every scorer gives each
+//! endpoint 0 to 1, the weighted sum decides, and a picker tells equals apart. Counters and the belief in prefixes change
+//! when the decision takes effect (PreRequest), so requests in between see the same scores.
+//!
+//! - [`scorers`]: what makes an endpoint good
+//! - [`filters`]: who is not asked
+//! - [`pickers`]: who is taken
+
+use schemars::JsonSchema;
+use serde::de::Error as _;
+use serde::{Deserialize, Serialize};
+
+use super::approximate_prefix::{ApproximatePrefix, Parameters as Approximate};
+use super::in_flight_tokens::InFlightTokens;
+use super::{Decision, Feedback, Freshness, Glance, Router, Server, Sight};
+use crate::random::Seed;
+use crate::request::Arrival;
+use crate::time::{Span, Time};
+
+pub mod filters;
+pub mod pickers;
+pub mod scorers;
+
+use filters::FilterPlugin;
+use pickers::{Picker, PickerPlugin};
+use scorers::{ColdRoutes, ScorerPlugin};
+
+/// How old scraped gauges are: `--refresh-metrics-interval`.
+pub const FRESHNESS: Freshness = Freshness::Polled { interval: Span::from_ms(50) };
+
+/// Where an endpoint's cached prefix is known from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum PrefixProducer {
+    /// `approx-prefix-cache-producer`: the picker's own decisions.
+    ApproxPrefixCacheProducer {
+        /// How they are kept.
+        #[serde(default)]
+        parameters: Approximate,
+    },
+    /// `precise-prefix-cache-producer`: KV events of the engines, which take no time here.
+    PrecisePrefixCacheProducer {
+        /// Whether a decision counts as cached until events confirm it: seconds it is believed; 0 is off.
+        #[serde(default)]
+        speculative_ttl_s: f64,
+    },
+}
+
+/// A picker's configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Parameters {
+    /// Where prefixes are known from.
+    pub prefix: PrefixProducer,
+    /// Who is not asked, in this order.
+    pub filters: Vec<FilterPlugin>,
+    /// What makes an endpoint good.
+    pub scorers: Vec<ScorerPlugin>,
+    /// Who is taken.
+    pub picker: PickerPlugin,
+}
+
+impl Default for Parameters {
+    /// What the picker does when no configuration is given.
+    fn default() -> Self {
+        let approximate = Approximate::default();
+        Parameters {
+            prefix: PrefixProducer::ApproxPrefixCacheProducer { parameters: approximate },
+            filters: Vec::new(),
+            scorers: vec![
+                ScorerPlugin::QueueScorer { weight: 2.0 },
+                ScorerPlugin::KvCacheUtilizationScorer { weight: 2.0 },
+                ScorerPlugin::PrefixCacheScorer { weight: 3.0, absolute_weight: 0.0 },
+            ],
+            picker: PickerPlugin::MaxScorePicker,
+        }
+    }
+}
+
+/// Makes the picker of gateway `gateway` from `[router.parameters]`, which replace `Parameters` key by key.
+///
+/// # Errors
+/// If a key is unknown or a value cannot be.
+pub fn build(
+    parameters: &toml::Table,
+    defaults: Parameters,
+    seed: Seed,
+    gateway: u64,
+) -> Result<Box<dyn Router>, toml::de::Error> {
+    let mut merged = toml::Table::try_from(&defaults).map_err(toml::de::Error::custom)?;
+    merged.extend(parameters.clone());
+    let parameters: Parameters = merged.try_into()?;
+    let problem = match &parameters.prefix {
+        PrefixProducer::ApproxPrefixCacheProducer { parameters } => parameters.problem(),
+        PrefixProducer::PrecisePrefixCacheProducer { speculative_ttl_s } => {
+            let known = (0.0..=3_600.0).contains(speculative_ttl_s);
+            (!known).then_some("`speculative_ttl_s` must be 0 to 3600 seconds")
+        }
+    };
+    let problems = parameters.scorers.iter().map(ScorerPlugin::problem);
+    let problems = problems.chain(parameters.filters.iter().map(FilterPlugin::problem)).chain([problem]);
+    if let Some(problem) = problems.flatten().next() {
+        return Err(toml::de::Error::custom(problem));
+    }
+    Ok(Box::new(EndpointPicker::new(parameters, seed, gateway)))
+}
+
+/// What is known of an endpoint while a request is scored.
+#[derive(Clone, Copy, Debug)]
+pub struct Endpoint {
+    /// Which replica.
+    pub server: Server,
+    /// `vllm:num_requests_waiting`, as it was scraped.
+    pub waiting: u32,
+    /// `vllm:num_requests_running`, as it was scraped.
+    pub running: u32,
+    /// `vllm:kv_cache_usage_perc`, as it was scraped, 0 to 1.
+    pub kv_cache_usage: f64,
+    /// Requests this picker has in flight there.
+    pub in_flight: u32,
+    /// Uncached prompt tokens this picker has in flight there.
+    pub in_flight_tokens: u64,
+    /// Prompt tokens cached there, as the producer has it.
+    pub cached_tokens: u32,
+    /// Prompt tokens in whole blocks of the producer's size, which could be.
+    pub matchable_tokens: u32,
+}
+
+impl Endpoint {
+    /// Cached blocks over all whole blocks of the prompt; 0 for a prompt without one.
+    pub fn cached_share(&self) -> f64 {
+        if self.matchable_tokens == 0 {
+            return 0.0;
+        }
+        f64::from(self.cached_tokens) / f64::from(self.matchable_tokens)
+    }
+}
+
+/// Filters, scorers and a picker with what they remember.
+#[derive(Clone, Debug)]
+pub struct EndpointPicker {
+    parameters: Parameters,
+    prefix: Producer,
+    in_flight: InFlightTokens,
+    cold_routes: ColdRoutes,
+    sessions: scorers::SessionServers,
+    exploration: filters::Exploration,
+    picker: Picker,
+}
+
+#[derive(Clone, Debug)]
+enum Producer {
+    Approximate(ApproximatePrefix),
+    Precise { speculation: Option<super::belief::Belief> },
+}
+
+impl EndpointPicker {
+    fn new(parameters: Parameters, seed: Seed, gateway: u64) -> EndpointPicker {
+        let prefix = match &parameters.prefix {
+            PrefixProducer::ApproxPrefixCacheProducer { parameters } => {
+                Producer::Approximate(ApproximatePrefix::new(parameters))
+            }
+            PrefixProducer::PrecisePrefixCacheProducer { speculative_ttl_s } => {
+                let keeping = super::belief::Keeping {
+                    block_tokens: 16,
+                    most_blocks: None,
+                    ttl: Some(Span::from_s_f64(*speculative_ttl_s)),
+                    most_matched: u32::MAX,
+                };
+                let speculation = (*speculative_ttl_s > 0.0).then(|| super::belief::Belief::new(keeping));
+                Producer::Precise { speculation }
+            }
+        };
+        EndpointPicker {
+            prefix,
+            in_flight: InFlightTokens::default(),
+            cold_routes: ColdRoutes::default(),
+            sessions: scorers::SessionServers::default(),
+            exploration: filters::Exploration::new(seed, gateway),
+            picker: Picker::new(&parameters.picker, seed, gateway),
+            parameters,
+        }
+    }
+
+    fn reads_gauges(&self) -> bool {
+        self.parameters.scorers.iter().any(ScorerPlugin::reads_gauges)
+            || self.parameters.filters.iter().any(FilterPlugin::reads_gauges)
+    }
+
+    fn reads_prefixes(&self) -> bool {
+        self.parameters.scorers.iter().any(ScorerPlugin::reads_prefixes)
+            || self.parameters.filters.iter().any(FilterPlugin::reads_prefixes)
+    }
+
+    fn endpoints(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Vec<Endpoint> {
+        let (servers, now) = (glance.servers(), glance.now());
+        let cached = match (self.reads_prefixes(), &mut self.prefix) {
+            (false, _) => vec![0; servers],
+            (true, Producer::Approximate(prefix)) => prefix.cached_tokens(arrival, servers, now),
+            (true, Producer::Precise { speculation }) => {
+                let mut cached: Vec<u32> =
+                    (0..servers).map(|server| glance.cached_tokens(server, arrival)).collect();
+                if let Some(belief) = speculation {
+                    let size = belief.block_tokens();
+                    for (cached, blocks) in
+                        cached.iter_mut().zip(belief.matched(arrival, servers, now, false))
+                    {
+                        *cached = (*cached).max(blocks * size);
+                    }
+                }
+                cached
+            }
+        };
+        let gauges = self.reads_gauges();
+        let own_block = match &self.prefix {
+            Producer::Approximate(prefix) => Some(prefix.block_tokens()),
+            Producer::Precise { .. } => None,
+        };
+        let endpoint = |(server, cached_tokens): (Server, u32)| {
+            let block = own_block.unwrap_or(glance.facts(server).engine.block_size);
+            let signals = if gauges { glance.signals(server).signals } else { Default::default() };
+            Endpoint {
+                server,
+                waiting: signals.waiting,
+                running: signals.running,
+                kv_cache_usage: signals.kv_cache_usage(),
+                in_flight: glance.mine(server).in_flight,
+                in_flight_tokens: self.in_flight.at(server),
+                cached_tokens: cached_tokens.min(arrival.prompt_tokens),
+                matchable_tokens: arrival.prompt_tokens / block * block,
+            }
+        };
+        cached.into_iter().enumerate().map(endpoint).collect()
+    }
+}
+
+impl Router for EndpointPicker {
+    fn sight(&self) -> Sight {
+        Sight { responses: true, first_tokens: true, signals: self.reads_gauges(), holds: false }
+    }
+
+    fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
+        let now = glance.now();
+        let mut endpoints = self.endpoints(arrival, glance);
+        for filter in &self.parameters.filters {
+            endpoints = filter.keep(endpoints, &mut self.exploration);
+            if endpoints.is_empty() {
+                // An empty result of a filter is answered 503.
+                return Decision::Reject;
+            }
+        }
+        let mut scores = vec![0.0; endpoints.len()];
+        for scorer in &self.parameters.scorers {
+            let own = scorer.score(arrival, &endpoints, &self.cold_routes, &self.sessions, now);
+            for (sum, score) in scores.iter_mut().zip(own) {
+                *sum += scorer.weight() * score.clamp(0.0, 1.0);
+            }
+        }
+        Decision::Send(endpoints[self.picker.pick(&scores)].server)
+    }
+
+    fn committed(&mut self, arrival: &Arrival, server: Server, at: Time) {
+        if self.reads_prefixes() {
+            let cached = match &mut self.prefix {
+                Producer::Approximate(prefix) => {
+                    let all = prefix.cached_tokens(arrival, server + 1, at);
+                    let (cached, anywhere) = (all[server], all.iter().any(|cached| *cached > 0));
+                    prefix.sent(arrival, server, at);
+                    self.cold_routes.routed(server, !anywhere);
+                    cached
+                }
+                Producer::Precise { speculation } => {
+                    if let Some(belief) = speculation {
+                        belief.sent(arrival, server + 1, server, at);
+                    }
+                    0
+                }
+            };
+            let uncached = arrival.prompt_tokens.saturating_sub(cached);
+            self.in_flight.charge(arrival.id, server, u64::from(uncached));
+        } else {
+            self.in_flight.charge(arrival.id, server, u64::from(arrival.prompt_tokens));
+        }
+        self.sessions.routed(arrival, server, at);
+    }
+
+    fn heard(&mut self, feedback: &Feedback) {
+        self.in_flight.release(feedback.id());
+    }
+}

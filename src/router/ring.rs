@@ -1,0 +1,62 @@
+//! A consistent-hash ring: every replica at many points, a key at the next point clockwise.
+//!
+//! Knows hashes. Does not know what a key stands for.
+
+use super::Server;
+use crate::random::mix;
+
+/// Points of `servers` replicas.
+#[derive(Clone, Debug)]
+pub struct Ring {
+    virtual_nodes: u32,
+    servers: usize,
+    points: Vec<(u64, Server)>,
+}
+
+impl Ring {
+    /// A ring with so many points a replica.
+    pub fn new(virtual_nodes: u32) -> Ring {
+        Ring { virtual_nodes, servers: 0, points: Vec::new() }
+    }
+
+    /// Replicas clockwise from the key on, each once.
+    pub fn walk(&mut self, key: u64, servers: usize) -> impl Iterator<Item = Server> + '_ {
+        if self.servers != servers {
+            self.servers = servers;
+            let of = |server: Server| {
+                (0..self.virtual_nodes)
+                    .map(move |node| (mix(mix(server as u64 + 1) ^ u64::from(node)), server))
+            };
+            self.points = (0..servers).flat_map(of).collect();
+            self.points.sort_unstable();
+        }
+        let first = self.points.partition_point(|(at, _)| *at < mix(key));
+        let mut met = vec![false; servers];
+        let clockwise = self.points[first..].iter().chain(&self.points[..first]);
+        clockwise.map(|(_, server)| *server).filter(move |&server| !std::mem::replace(&mut met[server], true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_stay_where_they_were_when_a_replica_comes() {
+        let (mut eight, mut nine) = (Ring::new(160), Ring::new(160));
+        let mut counts = [0u32; 8];
+        let mut moved = 0;
+        for key in 0..9_000 {
+            let (before, after) = (eight.walk(key, 8).next().unwrap(), nine.walk(key, 9).next().unwrap());
+            counts[before] += 1;
+            // Who moves, moves to the newcomer.
+            assert!(after == before || after == 8);
+            moved += u32::from(after == 8);
+        }
+        assert!(counts.iter().all(|count| (800..1_500).contains(count)), "{counts:?}");
+        assert!((700..1_300).contains(&moved), "{moved}");
+        let mut all: Vec<Server> = eight.walk(5, 8).collect();
+        all.sort_unstable();
+        assert_eq!(all, (0..8).collect::<Vec<_>>());
+    }
+}

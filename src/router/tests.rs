@@ -1,0 +1,139 @@
+//! Hand-made states for the tests of policies.
+
+use super::*;
+use crate::replica::{EngineConfig, SchedulingPolicy};
+use crate::request::{Content, ContentRun};
+use crate::signals::Signals;
+use crate::step_time::affine::Affine;
+
+/// A moment, in seconds.
+pub(super) fn at_s(seconds: u64) -> Time {
+    Time::ZERO + Span::from_s(seconds)
+}
+
+/// Request `id` whose whole prompt is the beginning of a shared text.
+pub(super) fn prompt(id: u32, text: u64, tokens: u32) -> Arrival {
+    Arrival {
+        id: RequestId(id),
+        sent: Time::ZERO,
+        prompt_tokens: tokens,
+        content: Content::from_runs([ContentRun { stream: text, position: 0, tokens }]),
+        session: None,
+        class: 0,
+        max_tokens: None,
+        priority: 0,
+        predicted_output_tokens: None,
+    }
+}
+
+/// What a gateway sees, as a test sets it.
+pub(super) struct Scene {
+    pub(super) now: Time,
+    pub(super) signals: Vec<Signals>,
+    /// When they were taken.
+    pub(super) taken_at: Time,
+    pub(super) mine: Vec<Mine>,
+    /// What the engines have cached, whatever is asked for.
+    pub(super) cached: Vec<u32>,
+    pub(super) gateway: (u32, u32),
+    facts: Facts,
+}
+
+impl Scene {
+    /// Idle replicas.
+    pub(super) fn of(servers: usize) -> Scene {
+        let engine = EngineConfig {
+            block_size: 16,
+            num_gpu_blocks: 1_000,
+            max_num_batched_tokens: 2_048,
+            max_num_seqs: 64,
+            max_model_len: 10_000,
+            enable_prefix_caching: true,
+            enable_chunked_prefill: true,
+            long_prefill_token_threshold: 0,
+            scheduler_reserve_full_isl: true,
+            watermark_blocks: 0,
+            scheduling_policy: SchedulingPolicy::Fcfs,
+            async_scheduling: true,
+            speculation: None,
+            kv_load_delay_steps: 0,
+            empty_step_sleep: Span::from_ms(1),
+        };
+        let step_time = Affine {
+            base: Span::from_ms(5),
+            per_token: Span::from_us(30),
+            per_context_token: Span::from_ns(25),
+            host: Span::ZERO,
+        };
+        Scene {
+            now: at_s(100),
+            signals: vec![Signals { kv_blocks_usable: 999, ..Signals::default() }; servers],
+            taken_at: at_s(100),
+            mine: vec![Mine::default(); servers],
+            cached: vec![0; servers],
+            gateway: (0, 1),
+            facts: Facts { engine, step_time: std::sync::Arc::new(step_time) },
+        }
+    }
+
+    /// So many requests in flight by the gateway's own count.
+    pub(super) fn in_flight(counts: &[u32]) -> Scene {
+        let mine = counts.iter().map(|&in_flight| Mine { in_flight, ..Mine::default() }).collect();
+        Scene { mine, ..Scene::of(counts.len()) }
+    }
+
+    /// Where the policy sends it.
+    pub(super) fn send(&mut self, router: &mut dyn Router, arrival: &Arrival) -> Server {
+        let Decision::Send(server) = router.decide(arrival, self) else { panic!("it is sent") };
+        server
+    }
+
+    /// The same, and it takes effect.
+    pub(super) fn commit(&mut self, router: &mut dyn Router, arrival: &Arrival) -> Server {
+        let server = self.send(router, arrival);
+        router.committed(arrival, server, self.now);
+        self.mine[server].in_flight += 1;
+        self.mine[server].sent_since_report += 1;
+        server
+    }
+}
+
+impl Glance for Scene {
+    fn now(&self) -> Time {
+        self.now
+    }
+
+    fn servers(&self) -> usize {
+        self.mine.len()
+    }
+
+    fn facts(&self, _server: Server) -> &Facts {
+        &self.facts
+    }
+
+    fn signals(&mut self, server: Server) -> Glimpse {
+        Glimpse { signals: self.signals[server], taken_at: self.taken_at }
+    }
+
+    fn mine(&self, server: Server) -> Mine {
+        self.mine[server]
+    }
+
+    fn probe(&mut self, server: Server) -> Glimpse {
+        Glimpse { signals: self.signals[server], taken_at: self.now }
+    }
+
+    fn cached_tokens(&mut self, server: Server, _arrival: &Arrival) -> u32 {
+        self.cached[server]
+    }
+
+    fn gateway(&self) -> (u32, u32) {
+        self.gateway
+    }
+}
+
+/// The policy called `name` with these parameters.
+pub(super) fn policy(name: &str, parameters: &str) -> Box<dyn Router> {
+    let parameters = parameters.parse::<toml::Table>().expect("parameters of a test");
+    policies::build(name, &parameters, Seed(1), 0).expect("a policy")
+}
