@@ -76,7 +76,7 @@ impl Belief {
 
     /// The prompt was sent there.
     pub fn sent(&mut self, arrival: &Arrival, servers: usize, server: Server, now: Time) {
-        self.look_at(arrival, servers);
+        self.look_at(arrival, servers.max(server + 1));
         let keys = std::mem::take(&mut self.keys);
         for &key in &keys {
             let blocks = &mut self.replicas[server];

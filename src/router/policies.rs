@@ -4,9 +4,10 @@ use thiserror::Error;
 
 use super::{Freshness, Router};
 use super::{
-    drain_time, epp_precise, epp_weighted, join_idle_queue, least_kv, least_queue, least_request,
-    least_tokens, power_of_two, predicted_completion, random, round_robin, sticky_until_saturated, vllm_dp,
-    weighted_round_robin,
+    cache_aware, drain_time, dynamo_kv, epp_precise, epp_weighted, hit_minus_load, join_idle_queue, least_kv,
+    least_queue, least_request, least_tokens, lmetric, peak_ewma, power_of_two, predicted_completion,
+    prefix_hash_bounded, prefix_sigma, prefix_trie, prequal, random, round_robin, session_hash,
+    session_sticky, sticky_until_saturated, vllm_dp, weighted_round_robin,
 };
 use crate::random::Seed;
 
@@ -43,9 +44,20 @@ pub const POLICIES: &[PolicyInfo] = &[
     vllm_dp::INFO,
     least_queue::INFO,
     least_kv::INFO,
+    prequal::INFO,
+    peak_ewma::INFO,
+    session_hash::INFO,
+    session_sticky::INFO,
+    prefix_hash_bounded::INFO,
+    cache_aware::INFO,
+    prefix_trie::INFO,
+    prefix_sigma::INFO,
     epp_weighted::INFO,
     epp_precise::INFO,
     sticky_until_saturated::INFO,
+    dynamo_kv::INFO,
+    hit_minus_load::INFO,
+    lmetric::INFO,
     predicted_completion::INFO,
 ];
 

@@ -1,0 +1,86 @@
+//! `lmetric`: prompt tokens still to be computed times the batch they would join.
+//!
+//! LMetric (arXiv 2603.15202), Dynamo's `lmetric` selection: argmin of (T + u) (b + 1), T the uncached prompt tokens in flight
+//! there by the gateway's own count, u this request's own, b the requests in flight; the first of equals. No weight to
+//! tune. Cached tokens are looked up in the engines' caches.
+
+use rustc_hash::FxHashMap;
+
+use super::in_flight_tokens::InFlightTokens;
+use super::round_robin::Parameters;
+use super::{Decision, Feedback, Glance, Picker, PolicyInfo, Router, Server, Sight, Ties};
+use crate::request::{Arrival, RequestId};
+use crate::time::Time;
+
+/// The entry of this policy in the list.
+pub const INFO: PolicyInfo = PolicyInfo {
+    name: "lmetric",
+    family: "prefix-cache aware",
+    reads: "KV events, own prompt tokens and requests in flight",
+    upstream: "LMetric, Dynamo lmetric",
+    default_freshness: None,
+    build: |parameters, seed, gateway| {
+        let Parameters {} = parameters.clone().try_into()?;
+        Ok(Box::new(LMetric {
+            picker: Picker::new(Ties::First, seed, gateway),
+            in_flight: InFlightTokens::default(),
+            decided: FxHashMap::default(),
+        }))
+    },
+};
+
+/// Prompt tokens in flight.
+#[derive(Clone, Debug)]
+pub struct LMetric {
+    picker: Picker,
+    in_flight: InFlightTokens,
+    /// Uncached tokens of requests whose decision has not taken effect.
+    decided: FxHashMap<RequestId, u64>,
+}
+
+impl Router for LMetric {
+    fn sight(&self) -> Sight {
+        Sight { responses: true, first_tokens: true, ..Sight::default() }
+    }
+
+    fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
+        let uncached: Vec<u64> = (0..glance.servers())
+            .map(|server| {
+                u64::from(
+                    arrival.prompt_tokens - glance.cached_tokens(server, arrival).min(arrival.prompt_tokens),
+                )
+            })
+            .collect();
+        let score = |(server, own): (Server, &u64)| {
+            let batch = u64::from(glance.mine(server).in_flight) + 1;
+            (server, (self.in_flight.at(server) + own) * batch)
+        };
+        let chosen = self.picker.least(uncached.iter().enumerate().map(score));
+        self.decided.insert(arrival.id, uncached[chosen]);
+        Decision::Send(chosen)
+    }
+
+    fn committed(&mut self, arrival: &Arrival, server: Server, _at: Time) {
+        let own = self.decided.remove(&arrival.id).unwrap_or(u64::from(arrival.prompt_tokens));
+        self.in_flight.charge(arrival.id, server, own);
+    }
+
+    fn heard(&mut self, feedback: &Feedback) {
+        self.in_flight.release(feedback.id());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::router::tests::{Scene, policy, prompt};
+
+    /// (0 + 100) * 5 = 500, (0 + 200) * 2 = 400, (0 + 200) * 3 = 600; then (200 + 200) * 3 = 1,200 at the second.
+    #[test]
+    fn the_product_decides() {
+        let mut router = policy("lmetric", "");
+        let mut scene = Scene::in_flight(&[4, 1, 2]);
+        scene.cached = vec![100, 0, 0];
+        assert_eq!(scene.commit(&mut *router, &prompt(0, 1, 200)), 1);
+        assert_eq!(scene.commit(&mut *router, &prompt(1, 1, 200)), 0);
+    }
+}
