@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::{CliError, Pace, RunOptions, check_that_keys_are_read, print, progress, results, say};
 use crate::report::{json, text};
-use crate::router::{POLICIES, policies};
+use crate::router::{COMPARED, POLICIES, policies};
 use crate::scenario::Loaded;
 use crate::scenario::error::nearest_or_all;
 use crate::study::Keep;
@@ -16,7 +16,7 @@ use crate::study::compare::Contender;
 pub(super) struct Arguments {
     #[command(flatten)]
     options: RunOptions,
-    /// Policies to compare, separated by commas; the scenario's `policies` and `[[variants]]` unless given
+    /// Policies to compare, separated by commas, or `all`; the scenario's `policies` and `[[variants]]` unless given
     #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
     policies: Vec<String>,
     /// Where results are written; output/NAME-OF-THE-SCENARIO unless given
@@ -64,12 +64,15 @@ fn contenders(loaded: &Loaded, asked: &[String]) -> Result<(Vec<Contender>, Vec<
     // A mistake of the file is told with its place in it, before names are taken from it.
     loaded.resolve().map_err(CliError::input)?;
     let variants = loaded.variant_names().map_err(CliError::input)?;
-    let policies: Vec<String> = if !asked.is_empty() {
+    let all = |names: &mut dyn Iterator<Item = &str>| names.map(str::to_string).collect();
+    let policies: Vec<String> = if asked == ["all"] {
+        all(&mut POLICIES.iter().map(|policy| policy.name))
+    } else if !asked.is_empty() {
         asked.to_vec()
     } else if !loaded.file.policies.is_empty() || !variants.is_empty() {
         loaded.file.policies.clone()
     } else {
-        POLICIES.iter().map(|policy| policy.name.to_string()).collect()
+        all(&mut COMPARED.into_iter())
     };
     let mut contenders: Vec<Contender> = Vec::new();
     for policy in &policies {

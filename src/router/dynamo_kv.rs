@@ -129,7 +129,8 @@ impl DynamoKv {
 
 impl Router for DynamoKv {
     fn sight(&self) -> Sight {
-        Sight { responses: true, first_tokens: true, ..Sight::default() }
+        let kv_events = self.parameters.use_kv_events;
+        Sight { responses: true, first_tokens: true, kv_events, ..Sight::default() }
     }
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {

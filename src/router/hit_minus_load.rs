@@ -49,7 +49,7 @@ pub struct HitMinusLoad {
 
 impl Router for HitMinusLoad {
     fn sight(&self) -> Sight {
-        Sight { responses: true, ..Sight::default() }
+        Sight { responses: true, kv_events: true, ..Sight::default() }
     }
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {

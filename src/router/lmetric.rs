@@ -40,7 +40,7 @@ pub struct LMetric {
 
 impl Router for LMetric {
     fn sight(&self) -> Sight {
-        Sight { responses: true, first_tokens: true, ..Sight::default() }
+        Sight { responses: true, first_tokens: true, kv_events: true, ..Sight::default() }
     }
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {

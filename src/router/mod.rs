@@ -45,7 +45,7 @@ pub mod view;
 pub mod vllm_dp;
 pub mod weighted_round_robin;
 
-pub use policies::{POLICIES, PolicyError, PolicyInfo};
+pub use policies::{COMPARED, POLICIES, PolicyError, PolicyInfo};
 pub use view::{Facts, View};
 
 /// Index of a replica behind a gateway.
@@ -147,6 +147,8 @@ pub struct Sight {
     pub first_tokens: bool,
     /// Gauges.
     pub signals: bool,
+    /// What engines have cached, by their KV events.
+    pub kv_events: bool,
     /// It may answer [`Decision::Hold`], so responses must reach it before time moves past them.
     pub holds: bool,
 }

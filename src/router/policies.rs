@@ -61,6 +61,10 @@ pub const POLICIES: &[PolicyInfo] = &[
     predicted_completion::INFO,
 ];
 
+/// What a comparison sets side by side unless it is told otherwise: one of each kind that any gateway has.
+pub const COMPARED: [&str; 6] =
+    ["random", "round-robin", "least-request", "power-of-two", "least-kv", "predicted-completion"];
+
 /// Why there is no such policy.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PolicyError {

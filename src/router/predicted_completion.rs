@@ -286,7 +286,7 @@ fn prefill_of(facts: &Facts, tokens: u64) -> Span {
 
 impl Router for PredictedCompletion {
     fn sight(&self) -> Sight {
-        Sight { responses: true, first_tokens: true, signals: true, holds: false }
+        Sight { responses: true, first_tokens: true, signals: true, ..Sight::default() }
     }
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {

@@ -216,6 +216,24 @@ proptest! {
         }
     }
 
+    /// What an index of KV events says is what the engine then finds, but that it always computes a prompt's last token.
+    #[test]
+    fn kv_events_tell_what_will_be_found(setting in setting()) {
+        let jobs = jobs(setting.seed, setting.requests, setting.rate_per_s);
+        let network = Network::default();
+        let config = FleetConfig { end: End::Drain, network, decision_gap: Span::ZERO, ..setting.config };
+        let setting = Setting { config, servers: 1, gateways: 1, ..setting };
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let mut source = Users { jobs: jobs.clone(), sent: 0, ready: vec![Time::ZERO] };
+        let outcomes = run(&setting, vec![Box::new(Asks { told: told.clone() })], &mut source);
+        for ((outcome, cached), job) in outcomes.iter().zip(told.lock().unwrap().iter()).zip(&jobs) {
+            if outcome.finish != Finish::TooLong {
+                let most = (job.request.prompt_tokens - 1) / 16 * 16;
+                prop_assert_eq!(outcome.engine.as_ref().unwrap().cached_tokens, most.min(*cached));
+            }
+        }
+    }
+
     /// A closed loop: each user sends again when the last answer has reached him, so never more than the users
     /// are under way.
     #[test]
@@ -263,6 +281,22 @@ proptest! {
                 prop_assert_eq!(end.unwrap().0, due.unwrap_or(job.sent), "{}", policy);
             }
         }
+    }
+}
+
+/// Sends everything to the first replica, and keeps what it was told of its cache.
+struct Asks {
+    told: Arc<Mutex<Vec<u32>>>,
+}
+
+impl Router for Asks {
+    fn sight(&self) -> Sight {
+        Sight { kv_events: true, ..Sight::default() }
+    }
+
+    fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
+        self.told.lock().unwrap().push(glance.cached_tokens(0, arrival));
+        Decision::Send(0)
     }
 }
 

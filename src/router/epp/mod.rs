@@ -238,7 +238,14 @@ impl EndpointPicker {
 
 impl Router for EndpointPicker {
     fn sight(&self) -> Sight {
-        Sight { responses: true, first_tokens: true, signals: self.reads_gauges(), holds: false }
+        let precise = matches!(self.prefix, Producer::Precise { .. });
+        Sight {
+            responses: true,
+            first_tokens: true,
+            signals: self.reads_gauges(),
+            kv_events: precise && self.reads_prefixes(),
+            holds: false,
+        }
     }
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {

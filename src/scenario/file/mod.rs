@@ -39,7 +39,7 @@ pub struct ScenarioFile {
     /// "drain": when the last request has ended; or seconds after the start.
     #[serde(default)]
     pub end: EndFile,
-    /// Policies that `compare` sets side by side; all, if neither these nor variants are given.
+    /// Policies that `compare` sets side by side; six of different kinds, if neither these nor variants are given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<String>,
     /// Where requests come from.

@@ -18,10 +18,17 @@ pub(super) fn router(file: &ScenarioFile, marks: &mut Vec<String>) -> Result<Rou
         policies::find(policy).map_err(|_| unknown(&format!("policies.{index}"), policy))?;
     }
     let info = policies::find(&router.policy).map_err(|_| unknown("router.policy", &router.policy))?;
-    policies::build(&router.policy, &router.parameters, Seed(0), 0).map_err(|error| match error {
-        PolicyError::Unknown { name } => unknown("router.policy", &name),
-        PolicyError::Parameters { reason, .. } => fault("router.parameters", reason),
-    })?;
+    let built =
+        policies::build(&router.policy, &router.parameters, Seed(0), 0).map_err(|error| match error {
+            PolicyError::Unknown { name } => unknown("router.policy", &name),
+            PolicyError::Parameters { reason, .. } => fault("router.parameters", reason),
+        })?;
+    if built.sight().kv_events {
+        marks.push(format!(
+            "{} sees KV events the moment they happen; real ones take milliseconds",
+            router.policy
+        ));
+    }
     at_least_one("router.replicas", router.replicas)?;
     let freshness = match (router.view.fresh, router.view.poll_interval_ms) {
         (Some(true), None) => {
