@@ -33,7 +33,7 @@ fn opening(comparison: &Comparison) -> String {
         text.push_str(&format!("- {remark}\n"));
     }
     for mark in &comparison.marks {
-        text.push_str(&format!("- outside the calibrated region: {mark}\n"));
+        text.push_str(&format!("- mind: {mark}\n"));
     }
     for note in &comparison.notes {
         text.push_str(&format!("- trace: {note}\n"));

@@ -91,6 +91,13 @@ impl Record {
     }
 }
 
+/// All fields of the current line, for files whose columns a person names.
+pub(super) fn fields_of(lines: &Lines) -> Result<Vec<String>, TraceError> {
+    let mut record = Record::default();
+    record.split(lines)?;
+    Ok((0..record.fields.len()).map(|field| record.get(lines, field).to_owned()).collect())
+}
+
 /// Which field of a row holds which of a format's columns.
 pub(super) struct Columns {
     places: Vec<Option<usize>>,

@@ -25,7 +25,8 @@ pub enum TraceError {
     },
     /// No format recognises how the file opens.
     #[error(
-        "{file}: its first line, {first_line}, opens no known trace format; the formats: {}",
+        "{file}: its first line, {first_line}, opens no known trace format; the formats: {}. Any other CSV or JSON lines are read \
+         by `columns` (--columns arrived=...,prompt_tokens=...,output_tokens=...)",
         format_names()
     )]
     Unrecognised {

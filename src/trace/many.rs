@@ -31,7 +31,10 @@ pub(super) fn open(path: &Path) -> Result<Source, TraceError> {
         let mut paths: Vec<_> = fs::read_dir(path)
             .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect())
             .map_err(cannot)?;
-        paths.retain(|path| path.is_file());
+        // Hidden files are a file manager's, not anybody's trace.
+        let hidden =
+            |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        paths.retain(|path| path.is_file() && !hidden(path));
         paths.sort();
         let read = |path: &Path| {
             let name = path.display().to_string();
@@ -97,13 +100,16 @@ pub(super) fn read(
         let file = path.display().to_string();
         return Err(TraceError::NoRequests { file, reason: "the folder holds no file" });
     }
-    Ok(merge(traces, Clock::Absolute))
+    // Sessions of a folder each have a clock of their own, unless it has dates.
+    let dated = traces.iter().all(|trace: &Trace| trace.started_ps >= SINCE_1971_PS);
+    Ok(merge(traces, if dated { Clock::Absolute } else { Clock::Relative }))
 }
 
 /// By which clock traces are laid over each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
-    /// As their dates say; traces without dates begin together.
+    /// As their own clocks say: dates, or seconds from a zero that they are taken to share. Of a mixture those without dates
+    /// begin with the first.
     Absolute,
     /// All begin together.
     Relative,
@@ -114,14 +120,15 @@ pub enum Clock {
 /// # Panics
 /// If `traces` is empty.
 pub fn merge(traces: Vec<Trace>, clock: Clock) -> Trace {
-    let dated = clock == Clock::Absolute && traces.iter().all(|trace| trace.started_ps >= SINCE_1971_PS);
+    let dates = traces.iter().filter(|trace| trace.started_ps >= SINCE_1971_PS).count();
+    let one_clock = clock == Clock::Absolute && (dates == 0 || dates == traces.len());
     let started_ps = traces.iter().map(|trace| trace.started_ps).min().expect("at least one trace");
     let format = traces[0].format;
     let format = if traces.iter().all(|trace| trace.format == format) { format } else { "several" };
     let mut notes = Notes::default();
     let mut rows: Vec<TraceRow> = Vec::new();
     for trace in traces {
-        let shift = if dated { trace.started_ps - started_ps } else { 0 };
+        let shift = if one_clock { trace.started_ps - started_ps } else { 0 };
         let shift = Span::from_ps(u64::try_from(shift).unwrap_or(u64::MAX / 4));
         let first = rows.len() as u32;
         rows.extend(trace.rows.into_iter().map(|row| TraceRow {

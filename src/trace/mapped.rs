@@ -9,6 +9,7 @@ use jiff::{Timestamp, civil, tz::TimeZone};
 use serde_json::Value;
 
 use super::TraceRow;
+use super::columns::fields_of;
 use super::content::{blocks, prefix, text_id};
 use super::error::{TraceError, nearest};
 use super::lines::{Lines, Opening};
@@ -51,7 +52,7 @@ pub(super) fn rows(
         }));
     }
     lines.advance()?;
-    let header = fields(lines)?;
+    let header = fields_of(lines)?;
     let named = mapping.names.iter().flatten().chain(mapping.filters.iter().map(|(name, _)| name));
     for name in named {
         if !header.contains(name) {
@@ -66,7 +67,7 @@ pub(super) fn rows(
         if !lines.advance()? {
             return Ok(Next::End);
         }
-        let record = fields(lines)?;
+        let record = fields_of(lines)?;
         if record.len() != header.len() {
             return Err(lines.problem(format!(
                 "expected {} fields as in the header, got {}",
@@ -80,14 +81,6 @@ pub(super) fn rows(
         };
         mapping.row(lines, &column)
     }))
-}
-
-/// The fields of the current line; a field ends with its line.
-fn fields(lines: &Lines) -> Result<Vec<String>, TraceError> {
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(lines.text().as_bytes());
-    let record = reader.records().next().and_then(Result::ok);
-    let record = record.ok_or_else(|| lines.problem("not a line of comma-separated values".to_owned()))?;
-    Ok(record.iter().map(|field| field.trim().to_owned()).collect())
 }
 
 /// The value at `path` (`usage.prompt_tokens`) as text; none if it is absent or null.
@@ -127,8 +120,8 @@ impl Mapping {
                     .ok_or("a number, or a date and time such as 2026-01-31T12:00:00.5Z")
             })?,
         };
-        let prompt_tokens = place.required(Field::PromptTokens, whole_tokens)?;
-        let output_tokens = place.required(Field::OutputTokens, whole_tokens)?;
+        let prompt_tokens = place.required(Field::PromptTokens, tokens)?;
+        let output_tokens = place.required(Field::OutputTokens, tokens)?;
         let row = TraceRow {
             max_tokens: place.optional(Field::MaxTokens, limit)?,
             session: place.optional(Field::Session, any_id)?,
@@ -195,7 +188,7 @@ impl Place<'_> {
             return Ok(blocks(prompt_tokens, size, &ids));
         }
         let (id, tokens) =
-            (self.optional(Field::Prefix, any_id)?, self.optional(Field::PrefixTokens, whole_tokens)?);
+            (self.optional(Field::Prefix, any_id)?, self.optional(Field::PrefixTokens, tokens)?);
         match (id, tokens) {
             (Some(id), Some(tokens)) => Ok(prefix(id, tokens.min(prompt_tokens))),
             (Some(_), None) if self.mapping.name(Field::PrefixTokens).is_none() => {
@@ -204,11 +197,6 @@ impl Place<'_> {
             _ => Ok(Content::default()),
         }
     }
-}
-
-/// A count of tokens, also as 12.0.
-fn whole_tokens(text: &str) -> Result<u32, &'static str> {
-    tokens(text.strip_suffix(".0").unwrap_or(text))
 }
 
 /// A number below 2^64 is an identity; any other text has one.

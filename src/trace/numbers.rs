@@ -8,9 +8,9 @@ use super::options::TimeUnit;
 const PS_DIGITS: usize = 12;
 const PS_PER_S: i128 = 1_000_000_000_000;
 
-/// A count of tokens.
+/// A count of tokens, also as 12.0.
 pub(super) fn tokens(text: &str) -> Result<u32, &'static str> {
-    match whole(text) {
+    match whole(text).or_else(|| whole(text.strip_suffix(".0")?)) {
         Some(number) => number.try_into().map_err(|_| "at most 4294967295 tokens"),
         None => Err("a whole number of tokens"),
     }

@@ -39,6 +39,7 @@ fn row(lines: &Lines) -> Result<Recorded, TraceError> {
     let arrived = object.digits("arrived_s").map_or(Err("decimal seconds, such as 12.345"), seconds);
     let arrived_ps = arrived.map_err(|expected| object.wrong("arrived_s", expected))?;
     let prompt_tokens = required("prompt_tokens")?;
+    let output_tokens = required("output_tokens")?;
     let row = TraceRow {
         max_tokens: object.number("max_tokens", limit)?,
         content: content(&object, prompt_tokens)?,
@@ -50,8 +51,15 @@ fn row(lines: &Lines) -> Result<Recorded, TraceError> {
                 waits(value).ok_or_else(|| object.wrong("waits", "[[row, picoseconds or null], ...]"))?
             }
         },
-        ..TraceRow::of_lengths(prompt_tokens, required("output_tokens")?)
+        ..TraceRow::of_lengths(prompt_tokens, output_tokens)
     };
+    let most = prompt_tokens.saturating_add(output_tokens);
+    if row.content.tokens() > most {
+        let key = if object.get("runs").is_some() { "runs" } else { "blocks" };
+        return Err(
+            object.wrong(key, format!("identities of at most the {most} tokens of prompt and answer"))
+        );
+    }
     Ok(Recorded { arrived_ps, row })
 }
 

@@ -136,8 +136,12 @@ impl Rows {
 
     /// What is wrong with a file that has come to its end without giving a row.
     pub(super) fn nothing(&self) -> TraceError {
-        let reason = match self.notes.rows_read {
+        let notes = &self.notes;
+        let reason = match notes.rows_read {
             0 => "there is no row below the header",
+            all if notes.filtered == all => "`where` leaves out every row",
+            all if notes.unreadable_skipped == all => "no row can be read; leave out `lenient` to see why",
+            all if notes.other_kinds_skipped == all => "no record is a request",
             _ => "no row produced a token",
         };
         TraceError::NoRequests { file: self.lines.file().to_owned(), reason }

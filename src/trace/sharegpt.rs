@@ -60,7 +60,15 @@ impl<'de> Deserialize<'de> for Text {
 pub(super) fn recognises(opening: &Opening) -> bool {
     let has = |key: &str| opening.head.contains(&format!("\"{key}\""));
     let timeless = !has("arrived_s") && !has("timestamp") && !has("start_time");
-    timeless && (has("conversations") || has("conversation") || has("messages") || has("prompt"))
+    let first = has("conversations") || has("conversation") || has("messages") && !has("ts") && !has("time");
+    timeless
+        && (first
+            || has("prompt")
+                && (has("output")
+                    || has("completion")
+                    || has("response")
+                    || has("output_tokens")
+                    || has("output_len")))
 }
 
 pub(super) fn rows(lines: &mut Lines, opening: &Opening) -> Result<NextRow, TraceError> {

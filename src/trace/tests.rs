@@ -309,7 +309,10 @@ fn formats_that_nobody_knows() {
     let formats = format!("the formats: {}", names.join(", "));
     assert_eq!(
         error("a,b\n1,2"),
-        format!("t: its first line, \"a,b\", opens no known trace format; {formats}")
+        format!(
+            "t: its first line, \"a,b\", opens no known trace format; {formats}. Any other CSV or JSON lines are read by `columns` \
+             (--columns arrived=...,prompt_tokens=...,output_tokens=...)"
+        )
     );
     let said = read_bytes(b"", Some("mooncacke")).unwrap_err().to_string();
     let formats = formats.replace("the", "The");

@@ -127,6 +127,14 @@ impl Target {
             "bailian" => row.waits.len() <= 1 && row.waits.iter().all(|wait| wait.think.is_none()),
             _ => self.waits || row.waits.is_empty(),
         };
+        let blocks = matches!(self.identities, Identities::Blocks(_));
+        // Where a session is told by its turns' parents alone, a turn without one begins another.
+        let mut begun = FxHashMap::default();
+        let mut again = |row: &&TraceRow| {
+            row.session.is_some_and(|session| begun.insert(session, ()).is_some()) && row.waits.is_empty()
+        };
+        let by_parent = self.name == "bailian";
+        let unlinked = trace.rows.iter().filter(|row| by_parent && again(row)).count();
         let lost = [
             (
                 count(&|row| !row.arrived.as_ps().is_multiple_of(self.resolution.as_ps())),
@@ -137,6 +145,11 @@ impl Target {
                 "limits (max_tokens) were left out".into(),
             ),
             (count(&|row| !self.sessions && row.session.is_some()), "sessions were left out".into()),
+            (unlinked, "later turns of a session stand alone, since they wait for no answer".into()),
+            (
+                count(&|row| blocks && row.content.runs().is_empty()),
+                "prompts without identities were given ids that nobody else has".into(),
+            ),
             (count(&|row| !self.priorities && row.priority != 0), "priorities were left out".into()),
             (
                 count(&|row| !holds_content(row)),

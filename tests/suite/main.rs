@@ -11,5 +11,6 @@ mod laws;
 mod lockstep;
 mod queues;
 mod random_engine;
+mod scenarios;
 mod shared;
 mod tidy;

@@ -15,8 +15,8 @@ use crate::trace::Clock;
 /// Turn the prompts of a log (JSON lines) into keyed identities of their blocks
 ///
 /// Prompts are tokenised with the server's own tokenizer.json, and every block of 16 tokens becomes a hash of all tokens up to
-/// its end under your key. What is written holds no text and no token: times, lengths and hashes alone. Lengths are counted
-/// where --columns does not say where they stand.
+/// its end under your key. What is written holds no text and no token: times, lengths and hashes alone. --columns says where
+/// the log has times and lengths.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
     /// The log

@@ -80,7 +80,11 @@ impl Reading {
         let mut columns = Vec::new();
         for text in &self.columns {
             let (field, column) = pair(text)?;
-            columns.push((Field::by_name(&field).map_err(CliError::input)?, column));
+            let field = Field::by_name(&field).map_err(CliError::input)?;
+            if columns.iter().any(|(known, _)| *known == field) {
+                return Err(CliError::Input(format!("--columns: {} is given twice", field.name())));
+            }
+            columns.push((field, column));
         }
         if columns.is_empty() && !self.filters.is_empty() {
             return Err(CliError::Input("--where belongs to --columns, which are not given".into()));
@@ -103,7 +107,18 @@ impl Reading {
         let mut traces = traces.into_iter();
         match (traces.next(), traces.len()) {
             (Some(trace), 0) => Ok(trace),
-            (Some(first), _) => Ok(trace::merge(std::iter::once(first).chain(traces).collect(), clock)),
+            (Some(first), _) => {
+                let merged = trace::merge(std::iter::once(first).chain(traces).collect(), clock);
+                let last_s = merged.rows.last().map_or(0.0, |row| row.arrived.as_s());
+                if last_s > LONGEST_S {
+                    let days = last_s / 86_400.0;
+                    return Err(CliError::Input(format!(
+                        "the traces lie {days:.0} days apart, more than can be simulated\nhelp: \
+                         --from-their-starts lets them begin together"
+                    )));
+                }
+                Ok(merged)
+            }
             (None, _) => Err(CliError::Input("name at least one trace".into())),
         }
     }
@@ -153,6 +168,11 @@ impl Cutting {
                 self.sample
             )));
         }
+        if self.clip && self.max_prompt_tokens.is_none() && self.max_output_tokens.is_none() {
+            return Err(CliError::Input(
+                "--clip belongs to --max-prompt-tokens or --max-output-tokens".into(),
+            ));
+        }
         let shape = Shape {
             start: span("start-s", self.start_s)?,
             end: self.end_s.map(|end| span("end-s", end)).transpose()?,
@@ -181,18 +201,30 @@ struct Writing {
     /// The file to write; `.gz` and `.zst` are packed
     #[arg(long, short, value_name = "FILE")]
     out: PathBuf,
-    /// The format to write
-    #[arg(long, value_name = "FORMAT", default_value = "tailcast-jsonl")]
-    to: String,
+    /// The format to write; tailcast's own by the file's ending (.csv, .jsonl, .parquet) unless given
+    #[arg(long, value_name = "FORMAT")]
+    to: Option<String>,
 }
 
 impl Writing {
     fn target(&self) -> Result<&'static Target, CliError> {
-        TARGETS.iter().find(|target| target.name == self.to).ok_or_else(|| {
+        let shown = self.out.to_string_lossy();
+        let plain = shown.trim_end_matches(".gz").trim_end_matches(".zst");
+        let name = match (&self.to, plain.rsplit_once('.').map(|(_, end)| end)) {
+            (_, Some(end @ ("xz" | "tar" | "bz2" | "zip"))) => {
+                return Err(CliError::Input(format!(
+                    "--out: files are packed as .gz or .zst, not as .{end}"
+                )));
+            }
+            (Some(name), _) => name,
+            (None, Some("csv")) => "tailcast-csv",
+            (None, Some("parquet")) => "tailcast-parquet",
+            (None, _) => "tailcast-jsonl",
+        };
+        TARGETS.iter().find(|target| target.name == name).ok_or_else(|| {
             let names: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
             CliError::Input(format!(
-                "--to: no trace is written as \"{}\"; these are: {}",
-                self.to,
+                "--to: no trace is written as \"{name}\"; these are: {}",
                 names.join(", ")
             ))
         })
@@ -237,6 +269,13 @@ fn replace(
     let failed = |error: std::io::Error| CliError::Write(format!("{}: {error}", path.display()));
     if path.is_dir() {
         return Err(CliError::Write(format!("{}: is a folder; name a file", path.display())));
+    }
+    if !folder.is_dir() {
+        return Err(CliError::Write(format!(
+            "{}: the folder {} does not exist",
+            path.display(),
+            folder.display()
+        )));
     }
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
     // A temporary file is for its owner alone; a result is for whoever may read the folder's other files.

@@ -290,6 +290,20 @@ fn any_keys_by_path() {
 }
 
 #[test]
+fn what_cannot_be_one_row_is_not_taken_apart() {
+    let columns = [(Field::Arrived, "ts"), (Field::PromptTokens, "in"), (Field::OutputTokens, "out")];
+    let text = "ts,in,out,note\n1,10,5,\"line one\n2,99,9,injected\"\n2,20,6,x\n";
+    let said = mapped(text, &columns, &[]).unwrap_err();
+    assert!(said.contains("t:2: a quoted field does not end on its line"), "{said}");
+    let runs = "{\"arrived_s\": 1, \"prompt_tokens\": 20, \"output_tokens\": 5, \"runs\": [[1, 0, 26]]}";
+    assert!(
+        error(runs).contains("column runs: expected identities of at most the 25 tokens"),
+        "{}",
+        error(runs)
+    );
+}
+
+#[test]
 fn lenient_reading_counts_what_it_leaves_out() {
     let options = ReadOptions { lenient: true, ..ReadOptions::default() };
     let read = |text: &str| read_from("t".to_owned(), Cursor::new(text.as_bytes().to_vec()), &options);
@@ -316,9 +330,11 @@ fn traces_are_merged_by_date_or_from_their_starts() {
     assert_eq!((prompts(&merged), merged.rows[1].arrived.as_s()), (vec![1, 1, 2, 2], 10.0));
     let merged = merge(vec![day("50"), day("40")], Clock::Relative);
     assert_eq!(merged.rows[1].arrived, Time::ZERO);
-    // Traces without dates begin together.
-    let merged = merge(vec![ok(&plain("5,1,1\n6,2,1\n")), ok(&plain("100,3,1\n"))], Clock::Absolute);
-    assert_eq!(prompts(&merged), [1, 3, 2]);
+    // Traces without dates share one clock, as the parts of a log do, unless they are told to begin together.
+    let parts = || vec![ok(&plain("5,1,1\n6,2,1\n")), ok(&plain("100,3,1\n"))];
+    let merged = merge(parts(), Clock::Absolute);
+    assert_eq!((prompts(&merged), merged.rows[2].arrived.as_s()), (vec![1, 2, 3], 95.0));
+    assert_eq!(prompts(&merge(parts(), Clock::Relative)), [1, 3, 2]);
 }
 
 /// `trace` written as `format` and read again.
@@ -342,7 +358,7 @@ fn of_all_kinds() -> Trace {
     trace.rows[0].max_tokens = Some(9);
     trace.rows[1].priority = -3;
     trace.rows[2].content = Content::from_runs([run(5, 7, 30), run(9, 0, 12)]);
-    trace.rows[3].content = Content::from_runs((0..13).map(|block| run(70 + block, 0, 16)));
+    trace.rows[3].content = Content::from_runs((0..12).map(|block| run(70 + block, 0, 16)));
     trace.rows[3].arrived += Span::from_ps(1);
     trace
 }

@@ -171,11 +171,17 @@ impl Drawn {
     fn users(&self, users: u32, think: Think, draws: &mut Draws, seed: Seed) -> Vec<Job> {
         let mut thinking: Vec<Stream> =
             (0..users).map(|user| seed.stream(Purpose::ThinkTime, u64::from(user))).collect();
+        // Users do not begin as one: each starts somewhere within a pause, and they are numbered as they start.
+        let started = |user: &mut Stream| {
+            let pause = think.draw(user);
+            within(pause, user)
+        };
+        let mut starts: Vec<Time> = thinking.iter_mut().take(self.requests as usize).map(started).collect();
+        starts.sort_unstable();
         let one = |number: u32| {
             let user = number % users;
-            let pause = think.draw(&mut thinking[user as usize]);
-            // Users do not begin as one: each starts somewhere within his first pause.
-            let sent = if number < users { within(pause, &mut thinking[user as usize]) } else { Time::ZERO };
+            let sent = starts.get(number as usize).copied().unwrap_or(Time::ZERO);
+            let pause = if number < users { Span::ZERO } else { think.draw(&mut thinking[user as usize]) };
             let opening = draws.prefixes.next();
             let class = draws.classes.next();
             let tokens = draws.tokens(class.0);

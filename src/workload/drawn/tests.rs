@@ -218,6 +218,15 @@ fn classes_come_by_their_shares_and_keep_to_themselves() {
     }
 }
 
+/// Some users never get to send: the others are in order all the same, and each begins for himself.
+#[test]
+fn more_users_than_requests() {
+    let demand = Demand::Users(300, Think::Exponential { mean_s: 2.0 });
+    let jobs = Drawn { demand, requests: 200, ..drawn() }.draw(Seed(4));
+    assert!(jobs.len() == 200 && jobs.is_sorted_by_key(|job| job.sent));
+    assert!(jobs.iter().all(|job| job.waits.is_empty()));
+}
+
 #[test]
 fn trees_share_what_their_ways_share() {
     let level = |groups, tokens| Level { groups, tokens, zipf_exponent: 0.0 };
