@@ -42,7 +42,8 @@ impl Content {
     /// # Panics
     /// If a stream lies in the private half (at or above 2^63).
     pub fn from_runs(runs: impl IntoIterator<Item = ContentRun>) -> Content {
-        let mut joined: Vec<ContentRun> = Vec::new();
+        let runs = runs.into_iter();
+        let mut joined: Vec<ContentRun> = Vec::with_capacity(runs.size_hint().0);
         for run in runs {
             assert!(run.stream < PRIVATE_STREAMS, "stream {} is in the private half", run.stream);
             match joined.last_mut() {

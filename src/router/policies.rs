@@ -4,10 +4,11 @@ use thiserror::Error;
 
 use super::{Freshness, Router};
 use super::{
-    cache_aware, drain_time, dynamo_kv, epp_precise, epp_weighted, hit_minus_load, join_idle_queue, least_kv,
-    least_queue, least_request, least_tokens, lmetric, peak_ewma, power_of_two, predicted_completion,
-    prefix_hash_bounded, prefix_sigma, prefix_trie, prequal, random, round_robin, session_hash,
-    session_sticky, sticky_until_saturated, vllm_dp, weighted_round_robin,
+    cache_aware, drain_time, dynamo_kv, epp_precise, epp_weighted, estimated_ttft, hit_minus_load,
+    join_idle_queue, latency_average, least_kv, least_queue, least_request, least_tokens, lmetric, peak_ewma,
+    power_of_two, predicted_completion, prefix_hash_bounded, prefix_sigma, prefix_tiered, prefix_trie,
+    prequal, random, round_robin, session_hash, session_sticky, sticky_until_saturated, vllm_dp,
+    weighted_round_robin,
 };
 use crate::random::Seed;
 
@@ -46,11 +47,13 @@ pub const POLICIES: &[PolicyInfo] = &[
     least_kv::INFO,
     prequal::INFO,
     peak_ewma::INFO,
+    latency_average::INFO,
     session_hash::INFO,
     session_sticky::INFO,
     prefix_hash_bounded::INFO,
     cache_aware::INFO,
     prefix_trie::INFO,
+    prefix_tiered::INFO,
     prefix_sigma::INFO,
     epp_weighted::INFO,
     epp_precise::INFO,
@@ -58,6 +61,7 @@ pub const POLICIES: &[PolicyInfo] = &[
     dynamo_kv::INFO,
     hit_minus_load::INFO,
     lmetric::INFO,
+    estimated_ttft::INFO,
     predicted_completion::INFO,
 ];
 

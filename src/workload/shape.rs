@@ -28,8 +28,20 @@ pub struct Shape {
     pub over_limit: OverLimit,
     /// Times were rounded to multiples of this: requests are moved back by a draw from it.
     pub spread: Span,
-    /// Whether the tokens of an answer are known to the next turn of its session, where identities show it.
-    pub answers_are_cached: bool,
+    /// Whether the next turn of a session finds the tokens of an answer.
+    pub answers: Answers,
+}
+
+/// Answers as parts of what a session says next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Answers {
+    /// As the trace's identities have it.
+    #[default]
+    AsTheyAre,
+    /// They are found, where the identities of the next prompt show it.
+    Cached,
+    /// They are not found: identities end with the prompt.
+    NotCached,
 }
 
 /// What happens to requests that are too long.
@@ -52,7 +64,7 @@ impl Default for Shape {
             max_output_tokens: None,
             over_limit: OverLimit::Drop,
             spread: Span::ZERO,
-            answers_are_cached: false,
+            answers: Answers::AsTheyAre,
         }
     }
 }
@@ -92,13 +104,17 @@ impl Shaped {
 impl Shape {
     /// The rows that are kept, in order of time from zero, and what was done. `seed` draws the sample and the spread.
     pub fn apply(&self, rows: Vec<TraceRow>, seed: Seed) -> (Vec<TraceRow>, Shaped) {
-        let (mut rows, mut shaped) = if (Shape { answers_are_cached: false, ..*self }) == Shape::default() {
+        let (mut rows, mut shaped) = if (Shape { answers: Answers::AsTheyAre, ..*self }) == Shape::default() {
             (rows, Shaped::default())
         } else {
             self.cut(&rows, seed)
         };
-        if self.answers_are_cached {
-            shaped.answers_cached = join_answers(&mut rows);
+        match self.answers {
+            Answers::AsTheyAre => {}
+            Answers::Cached => shaped.answers_cached = join_answers(&mut rows),
+            Answers::NotCached => {
+                rows.iter_mut().for_each(|row| row.content = row.content.truncated(row.prompt_tokens));
+            }
         }
         (rows, shaped)
     }
@@ -304,12 +320,16 @@ mod tests {
         // 40 tokens and an answer of 10; then a prompt of 64 that begins with both.
         let first = TraceRow { content: blocks(0..3, 40), ..row(0, Some(1), 40) };
         let second = TraceRow { content: blocks(0..4, 64), waits: waits(0), ..row(1, Some(1), 64) };
-        let shape = Shape { answers_are_cached: true, ..Shape::default() };
+        let shape = Shape { answers: Answers::Cached, ..Shape::default() };
         let (kept, shaped) = shape.apply(vec![first.clone(), second], Seed(1));
         assert_eq!((shaped.answers_cached, kept[0].content.tokens()), (1, 50));
         // A prompt that begins otherwise does not hold the answer.
         let other = TraceRow { content: blocks(9..13, 64), waits: waits(0), ..row(1, Some(1), 64) };
         let (kept, shaped) = shape.apply(vec![first, other], Seed(1));
         assert_eq!((shaped.answers_cached, kept[0].content.tokens()), (0, 40));
+        // What identities tell of an answer is forgotten if it is not to be found.
+        let told = TraceRow { content: blocks(0..4, 50), ..row(0, Some(1), 40) };
+        let shape = Shape { answers: Answers::NotCached, ..Shape::default() };
+        assert_eq!(shape.apply(vec![told], Seed(1)).0[0].content.tokens(), 40);
     }
 }

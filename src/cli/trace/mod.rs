@@ -11,7 +11,7 @@ use crate::time::Span;
 use crate::trace::{
     self, Clock, Field, ReadOptions, TARGETS, Target, TimeUnit, Trace as Requests, TraceError,
 };
-use crate::workload::shape::{OverLimit, Shape};
+use crate::workload::shape::{Answers, OverLimit, Shape};
 
 mod amplify;
 mod anonymise;
@@ -181,7 +181,7 @@ impl Cutting {
             max_output_tokens: self.max_output_tokens,
             over_limit: if self.clip { OverLimit::Clip } else { OverLimit::Drop },
             spread: span("spread-ms", self.spread_ms / 1e3)?,
-            answers_are_cached: false,
+            answers: Answers::AsTheyAre,
         };
         let (rows, shaped) = shape.apply(std::mem::take(&mut trace.rows), Seed(self.seed));
         for line in shaped.lines() {

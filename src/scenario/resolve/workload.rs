@@ -16,7 +16,7 @@ use crate::workload::drawn::{
     Turns,
 };
 use crate::workload::predictor::Predictor;
-use crate::workload::shape::{OverLimit, Shape};
+use crate::workload::shape::{Answers, OverLimit, Shape};
 
 use super::lengths::{lengths, pairs};
 
@@ -56,8 +56,10 @@ fn replayed(file: &ScenarioFile, path: &Path) -> Result<Workload, Fault> {
         )
         .help("leave out `streamed`, or `repeat`, `resample` and `rounds`"));
     }
-    let needs_all =
-        shape != Shape::default() || workload.arrivals.is_some() || workload.closed_loop == Some(true);
+    let needs_all = shape != Shape::default()
+        || workload.arrivals.is_some()
+        || workload.closed_loop == Some(true)
+        || workload.answers_are_cached.is_some();
     if streamed && needs_all {
         return Err(fault(
             "workload.streamed",
@@ -71,7 +73,12 @@ fn replayed(file: &ScenarioFile, path: &Path) -> Result<Workload, Fault> {
         path: path.to_path_buf(),
         options: options(workload)?,
         shape: Shape {
-            answers_are_cached: !streamed && workload.answers_are_cached.unwrap_or(true),
+            answers: match workload.answers_are_cached {
+                // A stream is read once, and never looks back.
+                None | Some(true) if streamed => Answers::AsTheyAre,
+                None | Some(true) => Answers::Cached,
+                Some(false) => Answers::NotCached,
+            },
             ..shape
         },
         starts,
@@ -151,7 +158,7 @@ fn shape(workload: &WorkloadFile) -> Result<Shape, Fault> {
             Some(OverLimitFile::Clip) => OverLimit::Clip,
         },
         spread: seconds("spread_ms", workload.spread_ms.unwrap_or(0.0) / 1e3)?,
-        answers_are_cached: false,
+        answers: Answers::AsTheyAre,
     })
 }
 
