@@ -22,7 +22,7 @@ use tailcast::workload::sessions::Sessions;
 use tailcast::workload::{Job, OpenLoop, Source};
 
 fn class(priority: i32, share: f64) -> Class {
-    Class { name: priority.to_string(), share, priority, prompt: None, output: None }
+    Class { name: priority.to_string(), share, priority, prompt: None, output: None, lora: None }
 }
 
 fn facts(blocks: u32) -> Facts {

@@ -417,6 +417,9 @@ pub struct ClassFile {
     /// Output lengths of its own; the workload's unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_tokens: Option<LengthsFile>,
+    /// The LoRA adapter its requests ask for: prefixes are shared within one adapter only, as vLLM keys its blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<String>,
     /// What its requests must meet to count as good; `[slo.goodput]` unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub goodput: Option<LimitsFile>,

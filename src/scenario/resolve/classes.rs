@@ -39,6 +39,7 @@ pub(super) fn classes(written: Option<&Vec<ClassFile>>, folder: &Path) -> Result
             priority: class.priority,
             prompt: own("prompt_tokens", &class.prompt_tokens)?,
             output: own("output_tokens", &class.output_tokens)?,
+            lora: class.lora.clone(),
         });
     }
     Ok(classes)

@@ -259,6 +259,12 @@ pub(in crate::scenario) fn resolve(file: &ScenarioFile, folder: &Path) -> Result
             "servegen: {count} clients have no file of lengths and were left out, with their requests"
         ));
     }
+    if file.workload.classes.iter().flatten().any(|class| class.lora.is_some()) {
+        marks.push(
+            "LoRA adapters part the prefix cache; their kernels' time and max_loras are not modelled"
+                .to_owned(),
+        );
+    }
     let mut kinds = Vec::new();
     for (index, kind) in file.replicas.iter().enumerate() {
         kinds.push(replicas::replica_kind(index, kind, folder, &mut marks)?);

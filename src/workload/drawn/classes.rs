@@ -5,7 +5,9 @@
 use rand::RngExt;
 
 use super::lengths::{LengthDraws, Lengths};
-use crate::random::{Purpose, Seed, Stream};
+use crate::random::{Purpose, Seed, Stream, mix};
+use crate::request::{Content, ContentRun};
+use crate::workload::Job;
 
 /// A class of requests (or, where sessions are drawn, of sessions).
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +22,27 @@ pub struct Class {
     pub prompt: Option<Lengths>,
     /// Its own output lengths; those of the workload unless given.
     pub output: Option<Lengths>,
+    /// The adapter it asks for: texts computed under one are found by requests for the same one only.
+    pub lora: Option<String>,
+}
+
+/// Keeps apart what prompts for different adapters have in common, as vLLM does: the adapter's name is part of every
+/// block's key.
+pub(super) fn part_by_lora(jobs: &mut [Job], classes: &[Class]) {
+    // FNV-1a, mixed: stable between versions and machines, as draws must be.
+    let hash = |name: &String| {
+        let bytes = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        mix(bytes)
+    };
+    let adapters: Vec<Option<u64>> = classes.iter().map(|class| class.lora.as_ref().map(hash)).collect();
+    for job in jobs {
+        if let Some(Some(adapter)) = adapters.get(usize::from(job.class)) {
+            let own = |run: &ContentRun| ContentRun { stream: mix(run.stream ^ adapter) >> 1, ..*run };
+            job.request.content = Content::from_runs(job.request.content.runs().iter().map(own));
+        }
+    }
 }
 
 /// Draws a class, and the lengths that classes have of their own: each from a stream of its own, so that changing one

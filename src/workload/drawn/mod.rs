@@ -96,6 +96,13 @@ impl Drawn {
     /// # Panics
     /// If the parameters have not been validated: a rate, a deviation or a range that cannot be.
     pub fn draw(&self, seed: Seed) -> Vec<Job> {
+        let mut jobs = self.draw_alike(seed);
+        classes::part_by_lora(&mut jobs, &self.classes);
+        jobs
+    }
+
+    /// All requests, as if they asked for the same adapter.
+    fn draw_alike(&self, seed: Seed) -> Vec<Job> {
         let mut draws = Draws {
             tokens: TokenDraws::new(&self.tokens, seed),
             prefixes: PrefixDraws::new(self.prefixes.as_ref(), seed),

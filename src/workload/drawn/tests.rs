@@ -194,7 +194,7 @@ fn changing_one_knob_redraws_nothing_else() {
 }
 
 fn class(name: &str, share: f64, prompt: Option<Lengths>) -> Class {
-    Class { name: name.into(), share, priority: 0, prompt, output: None }
+    Class { name: name.into(), share, priority: 0, prompt, output: None, lora: None }
 }
 
 /// Lengths of one class are its own; what others draw does not depend on them.
@@ -225,6 +225,32 @@ fn more_users_than_requests() {
     let jobs = Drawn { demand, requests: 200, ..drawn() }.draw(Seed(4));
     assert!(jobs.len() == 200 && jobs.is_sorted_by_key(|job| job.sent));
     assert!(jobs.iter().all(|job| job.waits.is_empty()));
+}
+
+/// The same text under two adapters is two texts, and nothing else is drawn anew.
+#[test]
+fn adapters_share_no_text() {
+    let classes = |lora: [Option<&str>; 2]| {
+        let of = |name: &str, lora: Option<&str>| Class {
+            lora: lora.map(str::to_owned),
+            ..class(name, 1.0, None)
+        };
+        vec![of("a", lora[0]), of("b", lora[1])]
+    };
+    let draw = |lora| Drawn { classes: classes(lora), requests: 200, ..drawn() }.draw(Seed(5));
+    let texts = |jobs: &[Job], class| {
+        let of = jobs.iter().filter(|job| job.class == class);
+        let mut texts: Vec<u64> = of.map(|job| job.request.content.runs()[0].stream).collect();
+        texts.sort_unstable();
+        texts.dedup();
+        texts
+    };
+    let (alike, apart) = (draw([Some("x"), Some("x")]), draw([Some("x"), Some("y")]));
+    assert!(texts(&alike, 1).iter().any(|text| texts(&alike, 0).contains(text)));
+    assert!(!texts(&apart, 1).iter().any(|text| texts(&apart, 0).contains(text)));
+    assert_eq!(texts(&apart, 0), texts(&alike, 0));
+    let lengths = |jobs: &[Job]| jobs.iter().map(|job| job.request.prompt_tokens).collect::<Vec<_>>();
+    assert_eq!(lengths(&alike), lengths(&draw([None, None])));
 }
 
 #[test]
