@@ -22,6 +22,15 @@ pub struct Signals {
     pub prefix_cache_queries: u64,
     /// `vllm:prefix_cache_hits_total`, in tokens.
     pub prefix_cache_hits: u64,
+    /// Prompt tokens of those that wait, preempted ones included: what SGLang's and Llumnix's load reports tell. vLLM's own
+    /// endpoint has no such gauge.
+    pub waiting_prompt_tokens: u64,
+    /// Blocks that these prompts take.
+    pub waiting_prompt_blocks: u64,
+    /// `vllm:generation_tokens_total`.
+    pub generation_tokens: u64,
+    /// `vllm:request_success_total`, of all reasons.
+    pub successes: u64,
 }
 
 impl Signals {

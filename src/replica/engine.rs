@@ -400,6 +400,10 @@ impl Engine {
             preemptions: totals.preemptions,
             prefix_cache_queries: totals.cache_queries,
             prefix_cache_hits: totals.cache_hits,
+            waiting_prompt_tokens: self.scheduler.waiting_prompts.0,
+            waiting_prompt_blocks: self.scheduler.waiting_prompts.1,
+            generation_tokens: totals.output_tokens,
+            successes: totals.successes,
         };
     }
 

@@ -202,6 +202,19 @@ impl Scheduler {
         let sequence = &self.sequences[slot as usize];
         self.waiting.remove(slot, sequence);
         self.skipped.remove(slot, sequence);
+        self.waits_no_more(slot);
+    }
+
+    pub(super) fn begins_to_wait(&mut self, slot: Slot) {
+        let tokens = self.sequence(slot).request.prompt_tokens;
+        self.waiting_prompts.0 += u64::from(tokens);
+        self.waiting_prompts.1 += u64::from(tokens.div_ceil(self.config.block_size));
+    }
+
+    pub(super) fn waits_no_more(&mut self, slot: Slot) {
+        let tokens = self.sequence(slot).request.prompt_tokens;
+        self.waiting_prompts.0 -= u64::from(tokens);
+        self.waiting_prompts.1 -= u64::from(tokens.div_ceil(self.config.block_size));
     }
 
     pub(super) fn finish(
@@ -231,6 +244,7 @@ impl Scheduler {
             finish,
         }));
         self.slots.remove(&sequence.request.id);
+        self.totals.successes += u64::from(finish.is_complete());
         if loading {
             let held: Holding = std::mem::take(&mut sequence.held);
             self.loading.push((id, held));

@@ -31,6 +31,8 @@ pub struct Scheduler {
     /// Waiting requests that cannot run for a reason other than capacity.
     pub(super) skipped: WaitingQueue,
     pub(super) running: Vec<Slot>,
+    /// Prompts of those that wait: tokens, and the blocks these take.
+    pub(super) waiting_prompts: (u64, u64),
     /// Ends that the workers have not been told of: the next schedule() call tells them.
     pub(super) unflushed_ends: bool,
     pub(super) next_serial: u64,
@@ -64,6 +66,7 @@ impl Scheduler {
             waiting: queue(),
             skipped: queue(),
             running: Vec::new(),
+            waiting_prompts: (0, 0),
             unflushed_ends: false,
             next_serial: 0,
             totals: Totals::default(),
@@ -182,6 +185,7 @@ impl Scheduler {
         let earlier = self.slots.insert(id, slot);
         assert!(earlier.is_none(), "request {} was added while it was here", id.0);
         self.waiting.add(slot, &self.sequences[slot as usize]);
+        self.begins_to_wait(slot);
     }
 
     /// Composes the next step into `step`.
@@ -297,6 +301,7 @@ impl Scheduler {
         self.totals.preemptions += 1;
         self.give_back(slot);
         self.waiting.put_back(slot, &self.sequences[slot as usize]);
+        self.begins_to_wait(slot);
     }
 
     pub(super) fn admit(&mut self, budget: &mut u32, now: Time, step: &mut Step) {
@@ -405,6 +410,7 @@ impl Scheduler {
             return false;
         }
         self.pop_waiting(from_skipped);
+        self.waits_no_more(slot);
         self.running.push(slot);
         self.clock.admitted(slot);
         *budget -= tokens;

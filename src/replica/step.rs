@@ -67,6 +67,8 @@ pub struct Totals {
     pub first_admission_hit_tokens: u64,
     /// Cache hits of all admissions, in tokens.
     pub all_admission_hit_tokens: u64,
+    /// Requests that ended by a stop token or by length.
+    pub successes: u64,
     /// Tokens looked up for requests never preempted.
     pub cache_queries: u64,
     /// Tokens hit for requests never preempted.

@@ -66,8 +66,9 @@ impl ApproximatePrefix {
     /// Prompt tokens believed to be cached at each replica.
     pub fn cached_tokens(&mut self, arrival: &Arrival, servers: usize, now: Time) -> Vec<u32> {
         self.servers = self.servers.max(servers);
+        let size = self.belief.block_tokens();
         let blocks = self.belief.matched(arrival, servers, now, true);
-        blocks.into_iter().map(|blocks| blocks * self.belief.block_tokens()).collect()
+        blocks.iter().map(|blocks| blocks * size).collect()
     }
 
     /// The request's prompt was sent there.

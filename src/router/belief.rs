@@ -33,12 +33,20 @@ pub struct Belief {
     /// How many replicas a block is believed to be at, so that a look-up ends where nobody has the next.
     holders: FxHashMap<u64, u32>,
     keys: Vec<u64>,
+    /// What the last look-up found.
+    matched: Vec<u32>,
 }
 
 impl Belief {
     /// Knows nothing yet.
     pub fn new(keeping: Keeping) -> Belief {
-        Belief { keeping, replicas: Vec::new(), holders: FxHashMap::default(), keys: Vec::new() }
+        Belief {
+            keeping,
+            replicas: Vec::new(),
+            holders: FxHashMap::default(),
+            keys: Vec::new(),
+            matched: Vec::new(),
+        }
     }
 
     /// Tokens of a block.
@@ -50,9 +58,11 @@ impl Belief {
     ///
     /// With `gaps` a replica is credited with every block it has up to the first that nobody has, as llm-d's approximate
     /// producer does, whether it has those before or not.
-    pub fn matched(&mut self, arrival: &Arrival, servers: usize, now: Time, gaps: bool) -> Vec<u32> {
+    pub fn matched(&mut self, arrival: &Arrival, servers: usize, now: Time, gaps: bool) -> &[u32] {
         self.look_at(arrival, servers);
-        let mut matched = vec![0; servers];
+        let mut matched = std::mem::take(&mut self.matched);
+        matched.clear();
+        matched.resize(servers, 0);
         let oldest =
             self.keeping.ttl.map_or(Time::ZERO, |ttl| Time::ZERO + (now - Time::ZERO).saturating_sub(ttl));
         for (place, key) in self.keys.iter().enumerate() {
@@ -71,7 +81,13 @@ impl Belief {
                 break;
             }
         }
-        matched
+        self.matched = matched;
+        &self.matched
+    }
+
+    /// The same once more.
+    pub fn last_matched(&self) -> &[u32] {
+        &self.matched
     }
 
     /// The prompt was sent there.

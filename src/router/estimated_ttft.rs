@@ -9,9 +9,8 @@ use rustc_hash::FxHashMap;
 
 use super::in_flight_tokens::InFlightTokens;
 use super::round_robin::Parameters;
-use super::{Decision, Feedback, Glance, Picker, PolicyInfo, Router, Server, Sight, Ties};
+use super::{Decision, Feedback, Glance, Picker, PolicyInfo, Router, Server, Sight, Ties, prices};
 use crate::request::{Arrival, RequestId};
-use crate::step_time::{Batch, Chunk, Decodes};
 use crate::time::Time;
 
 /// The entry of this policy in the list.
@@ -48,12 +47,8 @@ impl Router for EstimatedTtft {
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         let own: Vec<u64> = (0..glance.servers())
             .map(|server| {
-                // The last token is always computed.
-                let most = arrival.prompt_tokens.saturating_sub(1);
-                let before = glance.cached_tokens(server, arrival).min(most);
-                let chunk = Chunk { tokens: arrival.prompt_tokens - before, before, samples: true };
-                let batch = Batch { chunks: &[chunk], decodes: Decodes::default() };
-                glance.facts(server).step_time.cost(&batch).gpu.as_ps()
+                let cached = glance.cached_tokens(server, arrival);
+                prices::uncached(glance.facts(server), arrival.prompt_tokens, cached).as_ps()
             })
             .collect();
         let ttft = |(server, own): (Server, &u64)| (server, self.queued_ps.at(server) + own);

@@ -4,9 +4,10 @@ use thiserror::Error;
 
 use super::{Freshness, Router};
 use super::{
-    cache_aware, drain_time, dynamo_kv, epp_precise, epp_weighted, estimated_ttft, hit_minus_load,
-    join_idle_queue, latency_average, least_kv, least_queue, least_request, least_tokens, lmetric, peak_ewma,
-    power_of_two, predicted_completion, prefix_hash_bounded, prefix_sigma, prefix_tiered, prefix_trie,
+    cache_aware, drain_time, dynamo_kv, epp_precise, epp_weighted, estimated_ttft, expected_wait,
+    free_blocks_per_request, hit_minus_load, join_idle_queue, latency_average, least_kv, least_queue,
+    least_request, least_tokens, lmetric, orca_weighted, peak_ewma, power_of_two, preble_e2,
+    predicted_completion, prefix_hash_bounded, prefix_sigma, prefix_tiered, prefix_trie, prefix_two_choice,
     prequal, random, round_robin, session_hash, session_sticky, sticky_until_saturated, vllm_dp,
     weighted_round_robin,
 };
@@ -45,12 +46,16 @@ pub const POLICIES: &[PolicyInfo] = &[
     vllm_dp::INFO,
     least_queue::INFO,
     least_kv::INFO,
+    free_blocks_per_request::INFO,
+    expected_wait::INFO,
     prequal::INFO,
+    orca_weighted::INFO,
     peak_ewma::INFO,
     latency_average::INFO,
     session_hash::INFO,
     session_sticky::INFO,
     prefix_hash_bounded::INFO,
+    prefix_two_choice::INFO,
     cache_aware::INFO,
     prefix_trie::INFO,
     prefix_tiered::INFO,
@@ -61,6 +66,7 @@ pub const POLICIES: &[PolicyInfo] = &[
     dynamo_kv::INFO,
     hit_minus_load::INFO,
     lmetric::INFO,
+    preble_e2::INFO,
     estimated_ttft::INFO,
     predicted_completion::INFO,
 ];

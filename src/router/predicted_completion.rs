@@ -14,10 +14,10 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Decision, Facts, Feedback, Freshness, Glance, Mine, PolicyInfo, Router, Server, Sight};
+use super::{Decision, Facts, Feedback, Freshness, Glance, Mine, PolicyInfo, Router, Server, Sight, prices};
 use crate::request::{Arrival, RequestId};
 use crate::signals::Signals;
-use crate::step_time::{Batch, Chunk, Decodes, StepTime};
+use crate::step_time::{Decodes, StepTime};
 use crate::time::{Span, Time};
 
 /// `[router.parameters]` of this policy.
@@ -172,7 +172,7 @@ impl PredictedCompletion {
             context_sum: out.prompt_tokens + theirs.tokens + u64::from(arrival.prompt_tokens),
             context_max: 0,
         };
-        let token_gap = step_of(facts, &[], decodes);
+        let token_gap = prices::step(facts, &[], decodes);
         let queued_prompt_tokens = out.queued_prompt_tokens;
         let wait =
             token_gap * u64::from(self.tokens_until_room(arrival, server, now, token_gap, facts, theirs));
@@ -233,7 +233,7 @@ impl PredictedCompletion {
         {
             return priced.time;
         }
-        let time = prefill_of(facts, tokens);
+        let time = prices::prefill(facts, tokens);
         let step_time = facts.step_time.clone();
         self.priced = Some(Priced { step_time, budget, asynchronous, tokens, time });
         time
@@ -255,33 +255,6 @@ impl Theirs {
         let tokens = (used * u64::from(requests)).checked_div(u64::from(reported)).unwrap_or(0);
         Theirs { requests, tokens }
     }
-}
-
-/// Time from one step to the next: the GPU's or the host's, whichever is longer.
-fn step_of(facts: &Facts, chunks: &[Chunk], decodes: Decodes) -> Span {
-    let cost = facts.step_time.cost(&Batch { chunks, decodes });
-    match facts.engine.async_scheduling {
-        true => cost.gpu.max(cost.host),
-        false => cost.gpu + cost.host,
-    }
-}
-
-/// Time to compute this many prompt tokens in steps of the token budget.
-fn prefill_of(facts: &Facts, tokens: u64) -> Span {
-    let budget = u64::from(facts.engine.max_num_batched_tokens);
-    let step = |tokens: u64| {
-        let chunk = Chunk { tokens: tokens as u32, before: 0, samples: true };
-        step_of(facts, &[chunk], Decodes::default())
-    };
-    let (full, rest) = (tokens / budget, tokens % budget);
-    let mut time = Span::ZERO;
-    if full > 0 {
-        time += step(budget) * full;
-    }
-    if rest > 0 {
-        time += step(rest);
-    }
-    time
 }
 
 impl Router for PredictedCompletion {

@@ -19,8 +19,7 @@ impl Ring {
         Ring { virtual_nodes, servers: 0, points: Vec::new() }
     }
 
-    /// Replicas clockwise from the key on, each once.
-    pub fn walk(&mut self, key: u64, servers: usize) -> impl Iterator<Item = Server> + '_ {
+    fn lay_out(&mut self, servers: usize) {
         if self.servers != servers {
             self.servers = servers;
             let of = |server: Server| {
@@ -30,6 +29,18 @@ impl Ring {
             self.points = (0..servers).flat_map(of).collect();
             self.points.sort_unstable();
         }
+    }
+
+    /// The first replica clockwise from the key on.
+    pub fn first(&mut self, key: u64, servers: usize) -> Server {
+        self.lay_out(servers);
+        let first = self.points.partition_point(|(at, _)| *at < mix(key));
+        self.points[first % self.points.len()].1
+    }
+
+    /// Replicas clockwise from the key on, each once.
+    pub fn walk(&mut self, key: u64, servers: usize) -> impl Iterator<Item = Server> + '_ {
+        self.lay_out(servers);
         let first = self.points.partition_point(|(at, _)| *at < mix(key));
         let mut met = vec![false; servers];
         let clockwise = self.points[first..].iter().chain(&self.points[..first]);

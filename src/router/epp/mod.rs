@@ -207,7 +207,7 @@ impl EndpointPicker {
                     for (cached, blocks) in
                         cached.iter_mut().zip(belief.matched(arrival, servers, now, false))
                     {
-                        *cached = (*cached).max(blocks * size);
+                        *cached = (*cached).max(*blocks * size);
                     }
                 }
                 cached
