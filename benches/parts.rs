@@ -9,7 +9,7 @@ use tailcast::observe::Silence;
 use tailcast::random::Seed;
 use tailcast::replica::{self, EngineConfig, Input, Limit, Replica, SchedulingPolicy};
 use tailcast::request::{Arrival, Content, ContentRun, Request, RequestId};
-use tailcast::router::{Decision, Facts, Feedback, Freshness, Glance, Mine, Server, View, policies};
+use tailcast::router::{Assumed, Decision, Facts, Feedback, Freshness, Glance, Mine, Server, View, policies};
 use tailcast::signals::{Glimpse, Signals};
 use tailcast::step_time::affine::Affine;
 use tailcast::time::{Span, Time};
@@ -146,6 +146,14 @@ impl Glance for Still {
     }
 
     fn cached_tokens(&mut self, _server: Server, _arrival: &Arrival) -> u32 {
+        0
+    }
+
+    fn completion_ahead(&mut self, _: usize, _: &Arrival, _: Assumed, until: Time) -> Option<Time> {
+        Some(until)
+    }
+
+    fn completions_ahead(&mut self, _: usize, _: Option<&Arrival>, _: Assumed) -> u128 {
         0
     }
 

@@ -1,11 +1,13 @@
 //! A lane: one replica, who listens to it, and what a gateway sees of it at a decision.
 
 use crate::observe::Observer;
-use crate::replica::{Limit, Replica};
-use crate::request::Arrival;
-use crate::router::{Facts, Freshness, Glance, Mine, Server, View};
+use crate::replica::{Input, Limit, Replica};
+use crate::request::{Arrival, Request, RequestId};
+use crate::router::{Assumed, Clairvoyance, Facts, Freshness, Glance, Mine, Server, View};
 use crate::signals::Glimpse;
-use crate::time::Time;
+use crate::time::{Span, Time};
+
+use super::pending::Pending;
 
 /// A replica and its observer.
 pub(super) struct Lane<O> {
@@ -25,8 +27,39 @@ pub(super) struct Look<'a, O> {
     pub(super) now: Time,
     pub(super) lanes: &'a mut [Lane<O>],
     pub(super) view: &'a View,
+    /// What predictors have said of requests under way.
+    pub(super) pending: &'a Pending,
+    /// From a decision to the engine.
+    pub(super) way: Span,
+    /// The request being decided, with its true length.
+    pub(super) request: &'a Request,
     /// The gateway's number, and how many there are.
     pub(super) gateway: (u32, u32),
+}
+
+impl<O: Observer> Look<'_, O> {
+    /// A copy of a replica as of now, with lengths as they are predicted, and this request on its way there.
+    fn imagined(&mut self, server: Server, arrival: Option<&Arrival>, assumed: Assumed) -> Replica {
+        self.lanes[server].advance(self.now);
+        let length = |predicted: Option<u32>, sampled: u32| {
+            let total = predicted.unwrap_or(assumed.output_tokens);
+            if total > sampled { total } else { sampled + assumed.exceeded_tokens }
+        };
+        let pending = self.pending;
+        let mut lengths = |id: RequestId, sampled: u32| length(pending.predicted(id), sampled);
+        let mut copy = self.lanes[server].replica.imagined(&mut lengths);
+        copy.take_events();
+        if let Some(arrival) = arrival {
+            let limit = arrival.max_tokens.unwrap_or(u32::MAX).max(1);
+            let output_tokens = length(arrival.predicted_output_tokens, 0).min(limit);
+            let arrival_order = (self.now + self.way).as_ps();
+            // Identities of answers are part of the truth.
+            let content = arrival.content.clone();
+            let request = Request { output_tokens, arrival_order, content, ..self.request.clone() };
+            copy.deliver(self.now + self.way, u64::MAX, Input::Add(request));
+        }
+        copy
+    }
 }
 
 impl<O: Observer> Glance for Look<'_, O> {
@@ -64,7 +97,38 @@ impl<O: Observer> Glance for Look<'_, O> {
         scheduler.cached_tokens(arrival.id, &arrival.content, arrival.prompt_tokens)
     }
 
+    fn completion_ahead(
+        &mut self,
+        server: Server,
+        arrival: &Arrival,
+        assumed: Assumed,
+        until: Time,
+    ) -> Option<Time> {
+        self.imagined(server, Some(arrival), assumed).end_of(arrival.id, until)
+    }
+
+    fn completions_ahead(&mut self, server: Server, arrival: Option<&Arrival>, assumed: Assumed) -> u128 {
+        let now = self.now;
+        let mut sum = 0;
+        self.imagined(server, arrival, assumed)
+            .ends(|_, at| sum += u128::from(at.saturating_since(now).as_ps()));
+        sum
+    }
+
     fn gateway(&self) -> (u32, u32) {
         self.gateway
+    }
+}
+
+impl<O: Observer> Clairvoyance for Look<'_, O> {
+    fn true_completion(&mut self, server: Server, until: Time) -> Option<Time> {
+        self.lanes[server].advance(self.now);
+        let mut copy = self.lanes[server].replica.clone();
+        copy.set_check(false);
+        copy.take_events();
+        let arrival_order = (self.now + self.way).as_ps();
+        let request = Request { arrival_order, ..self.request.clone() };
+        copy.deliver(self.now + self.way, u64::MAX, Input::Add(request));
+        copy.end_of(self.request.id, until)
     }
 }

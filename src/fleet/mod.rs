@@ -305,8 +305,21 @@ impl<O: Observer + Send> Fleet<O> {
         let id = arrival.id;
         let count = self.gateways.len() as u32;
         let Gateway { router, view, sight, held } = &mut self.gateways[gateway];
-        let mut look = Look { now: self.now, lanes: &mut self.lanes, view, gateway: (gateway as u32, count) };
-        match router.decide(&arrival, &mut look) {
+        let network = self.config.network;
+        let mut look = Look {
+            now: self.now,
+            lanes: &mut self.lanes,
+            view,
+            pending: &self.pending,
+            way: self.config.decision_gap + network.router_to_replica + network.frontend,
+            request: &request,
+            gateway: (gateway as u32, count),
+        };
+        let decision = match sight.clairvoyant {
+            true => router.decide_knowing(&arrival, &mut look),
+            false => router.decide(&arrival, &mut look),
+        };
+        match decision {
             Decision::Send(server) => {
                 assert!(server < self.lanes.len(), "a policy named replica {server} of {}", self.lanes.len());
                 if self.config.decision_gap == Span::ZERO {

@@ -16,6 +16,7 @@ pub(super) struct UnderWay {
     pub(super) class: u16,
     pub(super) prompt_tokens: u32,
     gateway: u32,
+    predicted_output_tokens: Option<u32>,
     pub(super) server: Option<u32>,
     pub(super) arrived: Option<Time>,
     /// When its first token passed the gateway.
@@ -49,6 +50,7 @@ impl Pending {
             class: arrival.class,
             prompt_tokens: arrival.prompt_tokens,
             gateway: gateway as u32,
+            predicted_output_tokens: arrival.predicted_output_tokens,
             server: None,
             arrived: None,
             first_token: None,
@@ -95,6 +97,12 @@ impl Pending {
     /// Whether anybody is under way.
     pub(super) fn any(&self) -> bool {
         !self.window.is_empty()
+    }
+
+    /// What a predictor has said of a request's output length.
+    pub(super) fn predicted(&self, id: RequestId) -> Option<u32> {
+        let place = id.0.checked_sub(self.first)?;
+        self.window.get(place as usize)?.as_ref()?.predicted_output_tokens
     }
 
     /// The oldest request under way.

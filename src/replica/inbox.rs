@@ -21,6 +21,10 @@ impl Inbox {
         self.entries.insert(self.entries.len() - behind, (at, seq, input));
     }
 
+    pub(super) fn entries_mut(&mut self) -> impl Iterator<Item = &mut (Time, u64, Input)> {
+        self.entries.iter_mut()
+    }
+
     pub(super) fn holds_aborts(&self) -> bool {
         self.aborts > 0
     }

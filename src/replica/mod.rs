@@ -15,6 +15,7 @@
 //! - `decode_clock`, with `clock_compose`, `clock_end` and `clock_settle`: decodes without a visit to each at
 //!   every step
 //! - `jump`: many steps at once
+//! - `imagine`: copies that run ahead, with guessed lengths
 //! - [`lockstep`]: engines of one server that share experts, and so every step
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub mod config;
 mod decode_clock;
 mod engine;
 mod free_list;
+mod imagine;
 pub(crate) mod inbox;
 mod jump;
 mod kv_cache;
@@ -47,6 +49,7 @@ mod twins;
 
 pub use config::{EngineConfig, SchedulingPolicy, Speculation};
 use engine::{Engine, Listeners};
+pub use imagine::Lengths;
 use inbox::Inbox;
 pub use output::EngineEvent;
 pub use scheduler::Scheduler;

@@ -30,6 +30,7 @@ pub mod least_request;
 pub mod least_tokens;
 pub mod lmetric;
 pub mod median;
+pub mod oracle_min_latency;
 pub mod orca_weighted;
 pub mod peak_ewma;
 pub mod policies;
@@ -48,6 +49,7 @@ pub mod ring;
 pub mod round_robin;
 pub mod session_hash;
 pub mod session_sticky;
+pub mod simulate_ahead;
 pub mod sticky_until_saturated;
 #[cfg(test)]
 mod tests;
@@ -99,8 +101,34 @@ pub trait Glance {
     fn probe(&mut self, server: Server) -> Glimpse;
     /// Leading prompt tokens in its prefix cache, as an index of its KV events has them. Events take no time here.
     fn cached_tokens(&mut self, server: Server, arrival: &Arrival) -> u32;
+    /// When this request would end there if nobody came after it, by a copy of the engine that a side-car runs ahead with
+    /// predicted lengths; none if that is after `until`.
+    fn completion_ahead(
+        &mut self,
+        server: Server,
+        arrival: &Arrival,
+        assumed: Assumed,
+        until: Time,
+    ) -> Option<Time>;
+    /// The same of all who are there, with or without this request: the sum of times until they end, in picoseconds.
+    fn completions_ahead(&mut self, server: Server, arrival: Option<&Arrival>, assumed: Assumed) -> u128;
     /// This gateway's number, and how many there are.
     fn gateway(&self) -> (u32, u32);
+}
+
+/// What a side-car takes lengths to be that no predictor has told it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Assumed {
+    /// Output tokens of a request without a prediction.
+    pub output_tokens: u32,
+    /// Tokens still to come of a request that is longer than predicted.
+    pub exceeded_tokens: u32,
+}
+
+/// What no gateway has: the truth. Policies that use it are bounds, and results say so.
+pub trait Clairvoyance: Glance {
+    /// When the request being decided would end there if nobody came after it; none if that is after `until`, or never.
+    fn true_completion(&mut self, server: Server, until: Time) -> Option<Time>;
 }
 
 /// What a gateway hears of the requests it sent, when it hears it.
@@ -159,6 +187,8 @@ pub struct Sight {
     pub signals: bool,
     /// What engines have cached, by their KV events.
     pub kv_events: bool,
+    /// The truth: such a policy is a bound, and is asked by [`Router::decide_knowing`].
+    pub clairvoyant: bool,
     /// It may answer [`Decision::Hold`], so responses must reach it before time moves past them.
     pub holds: bool,
 }
@@ -170,6 +200,11 @@ pub trait Router: Send {
 
     /// Where to send this request.
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision;
+
+    /// The same for policies whose sight is clairvoyant.
+    fn decide_knowing(&mut self, arrival: &Arrival, knows: &mut dyn Clairvoyance) -> Decision {
+        self.decide(arrival, knows)
+    }
 
     /// Its decision has taken effect.
     fn committed(&mut self, _arrival: &Arrival, _server: Server, _at: Time) {}

@@ -6,10 +6,10 @@ use super::{Freshness, Router};
 use super::{
     cache_aware, drain_time, dynamo_kv, epp_precise, epp_weighted, estimated_ttft, expected_wait,
     free_blocks_per_request, hit_minus_load, join_idle_queue, latency_average, least_kv, least_queue,
-    least_request, least_tokens, lmetric, orca_weighted, peak_ewma, power_of_two, preble_e2,
-    predicted_completion, prefix_hash_bounded, prefix_sigma, prefix_tiered, prefix_trie, prefix_two_choice,
-    prequal, random, round_robin, session_hash, session_sticky, sticky_until_saturated, vllm_dp,
-    weighted_round_robin,
+    least_request, least_tokens, lmetric, oracle_min_latency, orca_weighted, peak_ewma, power_of_two,
+    preble_e2, predicted_completion, prefix_hash_bounded, prefix_sigma, prefix_tiered, prefix_trie,
+    prefix_two_choice, prequal, random, round_robin, session_hash, session_sticky, simulate_ahead,
+    sticky_until_saturated, vllm_dp, weighted_round_robin,
 };
 use crate::random::Seed;
 
@@ -69,6 +69,8 @@ pub const POLICIES: &[PolicyInfo] = &[
     preble_e2::INFO,
     estimated_ttft::INFO,
     predicted_completion::INFO,
+    simulate_ahead::INFO,
+    oracle_min_latency::INFO,
 ];
 
 /// What a comparison sets side by side unless it is told otherwise: one of each kind that any gateway has.

@@ -33,9 +33,34 @@ pub fn prefill(facts: &Facts, tokens: u64) -> Span {
     time
 }
 
-/// GPU time of a prompt in one step, of which the `cached` leading tokens are there; the last one is always computed.
+/// GPU time of a prompt in steps of the token budget, of which the `cached` leading tokens are there; the last token is always
+/// computed.
 pub fn uncached(facts: &Facts, prompt_tokens: u32, cached: u32) -> Span {
-    let before = cached.min(prompt_tokens.saturating_sub(1));
-    let chunk = Chunk { tokens: prompt_tokens - before, before, samples: true };
-    facts.step_time.cost(&Batch { chunks: &[chunk], decodes: Decodes::default() }).gpu
+    let mut before = cached.min(prompt_tokens.saturating_sub(1));
+    let mut time = Span::ZERO;
+    while before < prompt_tokens {
+        let tokens = (prompt_tokens - before).min(facts.engine.max_num_batched_tokens);
+        let chunk = Chunk { tokens, before, samples: before + tokens == prompt_tokens };
+        time += facts.step_time.cost(&Batch { chunks: &[chunk], decodes: Decodes::default() }).gpu;
+        before += tokens;
+    }
+    time
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::Glance;
+    use crate::router::tests::Scene;
+
+    /// 5 ms a step, 30 us a token, 25 ns a token of context; 2,048 tokens a step.
+    #[test]
+    fn a_prompt_longer_than_the_budget_takes_several_steps() {
+        let scene = Scene::of(1);
+        let price = |prompt, cached| uncached(scene.facts(0), prompt, cached);
+        assert_eq!(price(2_048, 0), Span::from_ms(5) + Span::from_us(30) * 2_048 + Span::from_ns(25) * 2_048);
+        let context = Span::from_ns(25) * (3_048 + 5_000);
+        assert_eq!(price(5_000, 1_000), Span::from_ms(10) + Span::from_us(30) * 4_000 + context);
+        assert_eq!(price(1_000, 1_000), price(1_000, 999));
+    }
 }

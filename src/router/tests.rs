@@ -36,6 +36,8 @@ pub(super) struct Scene {
     /// What the engines have cached, whatever is asked for.
     pub(super) cached: Vec<u32>,
     pub(super) gateway: (u32, u32),
+    /// When a request would end, by a copy that runs ahead.
+    pub(super) ends: Vec<Time>,
     facts: Facts,
 }
 
@@ -72,6 +74,7 @@ impl Scene {
             mine: vec![Mine::default(); servers],
             cached: vec![0; servers],
             gateway: (0, 1),
+            ends: vec![at_s(101); servers],
             facts: Facts { engine, step_time: std::sync::Arc::new(step_time) },
         }
     }
@@ -125,6 +128,14 @@ impl Glance for Scene {
 
     fn cached_tokens(&mut self, server: Server, _arrival: &Arrival) -> u32 {
         self.cached[server]
+    }
+
+    fn completion_ahead(&mut self, server: Server, _: &Arrival, _: Assumed, until: Time) -> Option<Time> {
+        Some(self.ends[server]).filter(|&end| end <= until)
+    }
+
+    fn completions_ahead(&mut self, server: Server, arrival: Option<&Arrival>, _: Assumed) -> u128 {
+        arrival.map_or(0, |_| u128::from((self.ends[server] - Time::ZERO).as_ps()))
     }
 
     fn gateway(&self) -> (u32, u32) {

@@ -173,7 +173,8 @@ proptest! {
         for job in &mut changed[from..] {
             job.request.output_tokens += longer;
         }
-        for policy in POLICIES {
+        let blind = |name: &str| !policies::build(name, &toml::Table::new(), Seed(0), 0).unwrap().sight().clairvoyant;
+        for policy in POLICIES.iter().filter(|policy| blind(policy.name)) {
             let (a, b) = (run_policy(&setting, policy.name, &jobs), run_policy(&setting, policy.name, &changed));
             for (a, b) in a.iter().zip(&b).take(from + 1) {
                 // A decision may have been made and not have taken effect when the run ended.

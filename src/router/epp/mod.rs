@@ -244,7 +244,7 @@ impl Router for EndpointPicker {
             first_tokens: true,
             signals: self.reads_gauges(),
             kv_events: precise && self.reads_prefixes(),
-            holds: false,
+            ..Sight::default()
         }
     }
 

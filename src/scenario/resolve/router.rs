@@ -29,6 +29,12 @@ pub(super) fn router(file: &ScenarioFile, marks: &mut Vec<String>) -> Result<Rou
             router.policy
         ));
     }
+    if built.sight().clairvoyant {
+        marks.push(format!(
+            "{} knows true output lengths and all state: a bound, and no policy",
+            router.policy
+        ));
+    }
     at_least_one("router.replicas", router.replicas)?;
     let freshness = match (router.view.fresh, router.view.poll_interval_ms) {
         (Some(true), None) => {
