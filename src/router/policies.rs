@@ -7,9 +7,9 @@ use super::{
     cache_aware, drain_time, dynamo_kv, epp_precise, epp_weighted, estimated_ttft, expected_wait,
     free_blocks_per_request, hit_minus_load, join_idle_queue, latency_average, least_kv, least_queue,
     least_request, least_tokens, lmetric, oracle_min_latency, orca_weighted, peak_ewma, power_of_two,
-    preble_e2, predicted_completion, prefix_hash_bounded, prefix_sigma, prefix_tiered, prefix_trie,
-    prefix_two_choice, prequal, random, round_robin, session_hash, session_sticky, simulate_ahead,
-    sticky_until_saturated, vllm_dp, weighted_round_robin,
+    preble_e2, predicted_completion, predicted_latency, prefix_hash_bounded, prefix_sigma, prefix_tiered,
+    prefix_trie, prefix_two_choice, prequal, random, round_robin, session_hash, session_sticky,
+    simulate_ahead, sticky_until_saturated, vllm_dp, weighted_round_robin,
 };
 use crate::random::Seed;
 
@@ -67,6 +67,7 @@ pub const POLICIES: &[PolicyInfo] = &[
     hit_minus_load::INFO,
     lmetric::INFO,
     preble_e2::INFO,
+    predicted_latency::INFO,
     estimated_ttft::INFO,
     predicted_completion::INFO,
     simulate_ahead::INFO,
