@@ -157,7 +157,11 @@ fn check_that_keys_are_read(loaded: &Loaded, contenders: &[Contender]) -> Result
                 .into(),
         ));
     }
-    let predicts = loaded.file.workload.prediction.output_tokens != PredictorFile::None;
+    let workload = &loaded.file.workload;
+    let own = workload.classes.iter().flatten().filter_map(|class| class.prediction.as_ref());
+    let predicts = std::iter::once(&workload.prediction)
+        .chain(own)
+        .any(|prediction| prediction.output_tokens != PredictorFile::None);
     if predicts && policies().all(|policy| !policy.reads.contains("predicted output length")) {
         return Err(CliError::Input(
             "workload.prediction: no policy here reads predicted lengths\nhelp: leave it out, or add predicted-completion"

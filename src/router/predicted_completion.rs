@@ -7,6 +7,11 @@
 //! tokens times the batch's step time for decode (RouteBalance), and, where slots or blocks are full, the
 //! time until enough of the running requests are predicted to end (Little's-law E2E of RouteBalance).
 //!
+//! `estimator` says how much of that is counted, each with all before it: `tokens` (queued prompts and this one), `decode-backlog`
+//! (this answer at the pace of who decodes there now), `interference` (at the pace with this request among them), `kv-pressure`
+//! (the wait for a slot and for blocks). The next rung is `simulate-ahead`. `social` adds what others lose: every one of them
+//! stands still while this prompt is computed, and then takes longer steps for as long as both are there.
+//!
 //! Wrong predictions make it wrong: see `scenarios/prediction-loses.toml`.
 
 use std::sync::Arc;
@@ -26,11 +31,30 @@ use crate::time::{Span, Time};
 pub struct Parameters {
     /// Output length assumed where no prediction is granted and none has been seen to end yet.
     pub default_output_tokens: u32,
+    /// How much is counted.
+    pub estimator: Estimator,
+    /// Whether what others lose is counted too.
+    pub social: bool,
+}
+
+/// Rungs of the ladder, each with all before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Estimator {
+    /// Queued prompts and this one.
+    Tokens,
+    /// This answer at the pace of who decodes there now.
+    DecodeBacklog,
+    /// At the pace with this request among them.
+    Interference,
+    /// The wait for a slot and for blocks.
+    #[default]
+    KvPressure,
 }
 
 impl Default for Parameters {
     fn default() -> Self {
-        Parameters { default_output_tokens: 256 }
+        Parameters { default_output_tokens: 256, estimator: Estimator::KvPressure, social: false }
     }
 }
 
@@ -172,12 +196,64 @@ impl PredictedCompletion {
             context_sum: out.prompt_tokens + theirs.tokens + u64::from(arrival.prompt_tokens),
             context_max: 0,
         };
-        let token_gap = prices::step(facts, &[], decodes);
-        let queued_prompt_tokens = out.queued_prompt_tokens;
-        let wait =
-            token_gap * u64::from(self.tokens_until_room(arrival, server, now, token_gap, facts, theirs));
-        let prefill = self.prefill_of(facts, queued_prompt_tokens + u64::from(arrival.prompt_tokens));
-        wait + prefill + token_gap * u64::from(output_tokens - 1)
+        let estimator = self.parameters.estimator;
+        let prompts = out.queued_prompt_tokens + u64::from(arrival.prompt_tokens);
+        let without = || {
+            let (count, context_sum) =
+                (decodes.count - 1, decodes.context_sum - u64::from(arrival.prompt_tokens));
+            match count {
+                // Alone it still decodes.
+                0 => prices::step(facts, &[], decodes),
+                _ => prices::step(facts, &[], Decodes { count, context_sum, context_max: 0 }),
+            }
+        };
+        let mut time = Span::ZERO;
+        if estimator >= Estimator::DecodeBacklog {
+            let with = estimator >= Estimator::Interference;
+            let token_gap = if with { prices::step(facts, &[], decodes) } else { without() };
+            if estimator == Estimator::KvPressure {
+                let steps = self.tokens_until_room(arrival, server, now, token_gap, facts, theirs);
+                time += token_gap * u64::from(steps);
+            }
+            time += token_gap * u64::from(output_tokens - 1);
+        }
+        if self.parameters.social {
+            let longer = prices::step(facts, &[], decodes).saturating_sub(without());
+            time += self.loss_of_others(arrival, output_tokens, server, now, facts, theirs, longer);
+        }
+        time + self.prefill_of(facts, prompts)
+    }
+
+    /// What the requests there lose by this one: its prompt's time each, and `longer` a step as long as both are there. Of
+    /// others' requests nothing is known but their number, so they are taken to stay as long as this one.
+    #[expect(clippy::too_many_arguments, reason = "all of the state that an estimate is made of")]
+    fn loss_of_others(
+        &mut self,
+        arrival: &Arrival,
+        output_tokens: u32,
+        server: Server,
+        now: Time,
+        facts: &Facts,
+        theirs: Theirs,
+        longer: Span,
+    ) -> Span {
+        let own_prompt = self.prefill_of(facts, u64::from(arrival.prompt_tokens));
+        let out = &self.outstanding[server];
+        let there = Decodes { count: out.decoding.max(1), context_sum: out.prompt_tokens, context_max: 0 };
+        let gap = prices::step(facts, &[], there);
+        let mut steps = u64::from(theirs.requests) * u64::from(output_tokens);
+        for request in &out.requests {
+            let left = match request.first_token_at {
+                // How far it is is not seen; one that has decoded for as long as it was predicted is about to end.
+                Some(at) => {
+                    let generated = now.saturating_since(at).as_ps() / gap.as_ps().max(1) + 1;
+                    u64::from(request.predicted_output_tokens).saturating_sub(generated).max(1)
+                }
+                None => u64::from(request.predicted_output_tokens),
+            };
+            steps += left.min(u64::from(output_tokens));
+        }
+        own_prompt * (out.requests.len() as u64 + u64::from(theirs.requests)) + longer * steps
     }
 
     /// Decode steps until a slot and enough blocks are free, if requests end as predicted.
@@ -304,5 +380,62 @@ impl Router for PredictedCompletion {
                 self.outstanding[server].ended(id);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::tests::{Scene, policy, prompt};
+
+    fn of(id: u32, prompt_tokens: u32, predicted: u32) -> Arrival {
+        Arrival { predicted_output_tokens: Some(predicted), ..prompt(id, u64::from(id), prompt_tokens) }
+    }
+
+    /// Has `decoding` at each replica, and after them prompts of `queued` tokens.
+    fn placed(parameters: &str, decoding: [u32; 2], queued: [u32; 2]) -> (Box<dyn Router>, Scene) {
+        let mut router = policy("predicted-completion", parameters);
+        let mut scene = Scene::of(2);
+        scene.send(&mut *router, &of(0, 1, 1));
+        let mut id = 0;
+        for server in 0..2 {
+            for _ in 0..decoding[server] {
+                id += 1;
+                router.committed(&of(id, 10, 500), server, scene.now);
+                router.heard(&Feedback::FirstToken { id: RequestId(id), server, at: scene.now });
+            }
+            if queued[server] > 0 {
+                id += 1;
+                router.committed(&of(id, queued[server], 500), server, scene.now);
+            }
+            scene.mine[server].in_flight = decoding[server] + u32::from(queued[server] > 0);
+        }
+        (router, scene)
+    }
+
+    /// A step is 5 ms, 30 us a token and 25 ns a token of context: behind 1,000 queued tokens a prompt waits 30 ms and a step
+    /// more; ten that decode make each of 999 steps 0.27 ms longer.
+    #[test]
+    fn each_rung_sees_more() {
+        let (mut tokens, mut scene) = placed("estimator = \"tokens\"", [0, 10], [1_000, 0]);
+        assert_eq!(scene.send(&mut *tokens, &of(90, 100, 1_000)), 1);
+        let (mut backlog, mut scene) = placed("estimator = \"decode-backlog\"", [0, 10], [1_000, 0]);
+        assert_eq!(scene.send(&mut *backlog, &of(90, 100, 1_000)), 0);
+        // Of two tokens the queue is all that counts.
+        assert_eq!(scene.send(&mut *backlog, &of(91, 100, 2)), 1);
+        // A replica with one that decodes looks as fast as an idle one until this request is counted among them.
+        let (mut alone, mut scene) = placed("estimator = \"decode-backlog\"", [1, 0], [0, 0]);
+        assert_eq!(scene.send(&mut *alone, &of(90, 500, 1_000)), 0);
+        let (mut together, mut scene) = placed("estimator = \"interference\"", [1, 0], [0, 0]);
+        assert_eq!(scene.send(&mut *together, &of(90, 500, 1_000)), 1);
+    }
+
+    /// A prompt of 4,000 tokens stops twenty for 0.13 s each, or one; alone it is sooner done where the twenty are.
+    #[test]
+    fn the_social_one_counts_who_is_kept_waiting() {
+        let (mut selfish, mut scene) = placed("estimator = \"tokens\"", [20, 0], [0, 1_000]);
+        assert_eq!(scene.send(&mut *selfish, &of(90, 4_000, 1)), 0);
+        let (mut social, mut scene) = placed("estimator = \"tokens\"\nsocial = true", [20, 0], [0, 1_000]);
+        assert_eq!(scene.send(&mut *social, &of(90, 4_000, 1)), 1);
     }
 }

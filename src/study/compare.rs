@@ -228,7 +228,7 @@ fn draw_all(contenders: &[Contender], traces: &mut Traces) -> Result<Vec<Drawn>,
             if !known {
                 let jobs: Arc<[Job]> = jobs(scenario, trace.as_deref(), repetition)?.into();
                 check_that_something_is_measured(scenario, &jobs)?;
-                drawn.push((scenario.workload.clone(), scenario.predictor, repetition, jobs));
+                drawn.push((scenario.workload.clone(), scenario.predictor.clone(), repetition, jobs));
             }
         }
     }

@@ -119,7 +119,7 @@ fn open_stream(scenario: &Scenario, requests: Option<u32>, seed: Seed) -> Result
     let Workload::Trace { path, options, rate_scale, .. } = &scenario.workload else {
         return Err(StudyError::Empty("a drawn workload has no trace to stream".into()));
     };
-    Ok(Streamed::open(path, options, *rate_scale, requests, scenario.predictor, seed)?)
+    Ok(Streamed::open(path, options, *rate_scale, requests, scenario.predictor.clone(), seed)?)
 }
 
 /// The requests of one repetition, in order of sending; of a streamed trace its first ones.

@@ -173,6 +173,7 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use crate::workload::predictor::Model;
     use std::fmt::Write as _;
     use std::io::Write as _;
 
@@ -181,7 +182,8 @@ mod tests {
     use super::*;
 
     const HEADER: &str = "arrived_s,prompt_tokens,output_tokens,session,prefix,prefix_tokens\n";
-    const PREDICTOR: Predictor = Predictor::LogNormal { bias: 1.1, sigma: 0.4 };
+    const PREDICTOR: Predictor =
+        Predictor { common: Model::LogNormal { bias: 1.1, sigma: 0.4 }, of_class: Vec::new() };
 
     fn file(text: &str) -> NamedTempFile {
         let mut file = NamedTempFile::new().unwrap();

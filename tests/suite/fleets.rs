@@ -17,7 +17,7 @@ use tailcast::time::{Span, Time};
 use tailcast::workload::drawn::{
     ArrivalProcess, Arrivals, Class, Demand, Drawn, Lengths, Level, Prefixes, Think, Tokens, Turns,
 };
-use tailcast::workload::predictor::Predictor;
+use tailcast::workload::predictor::{Model, Predictor};
 use tailcast::workload::sessions::Sessions;
 use tailcast::workload::{Job, OpenLoop, Source};
 
@@ -69,7 +69,7 @@ fn jobs(seed: u64, requests: u32, rate_per_s: f64) -> Vec<Job> {
         classes: Vec::new(),
     }
     .draw(Seed(seed));
-    Predictor::LogNormal { bias: 1.0, sigma: 0.4 }.predict(&mut jobs, Seed(seed));
+    Predictor::from(Model::LogNormal { bias: 1.0, sigma: 0.4 }).predict(&mut jobs, Seed(seed));
     jobs
 }
 

@@ -5,12 +5,14 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+mod prediction;
 mod workload;
 
+pub use prediction::{BucketValueFile, PredictionFile, PredictorFile};
 pub use workload::{
     ArrivalsFile, ClassFile, LengthsFile, LevelFile, MixtureFile, ModulationFile, OverLimitFile,
-    PredictionFile, PredictorFile, PrefixesFile, ProcessFile, ServeGenFile, SessionsFile, StateFile,
-    ThinkFile, TimeUnitFile, UsersFile, WorkloadFile,
+    PrefixesFile, ProcessFile, ServeGenFile, SessionsFile, StateFile, ThinkFile, TimeUnitFile, UsersFile,
+    WorkloadFile,
 };
 
 /// A tailcast scenario: a workload, a fleet, a router, and how long to look.

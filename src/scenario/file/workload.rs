@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::LimitsFile;
+use super::{LimitsFile, PredictionFile};
 
 /// Where requests come from: a trace, or parameters to draw from.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -423,31 +423,7 @@ pub struct ClassFile {
     /// What its requests must meet to count as good; `[slo.goodput]` unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub goodput: Option<LimitsFile>,
-}
-
-/// What routers are told of output lengths.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct PredictionFile {
-    /// The kind of predictor.
-    pub output_tokens: PredictorFile,
-    /// Spread of `lognormal`: the prediction is the truth times exp(sigma * Z).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sigma: Option<f64>,
-    /// The prediction is this many times too long; of `exact` and `lognormal`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bias: Option<f64>,
-}
-
-/// Kinds of predictors.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum PredictorFile {
-    /// Routers are told nothing.
-    #[default]
-    None,
-    /// The truth, times `bias`.
-    Exact,
-    /// The truth, times `bias`, with a log-normal error.
-    Lognormal,
+    /// What routers are told of its output lengths; `[workload.prediction]` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prediction: Option<PredictionFile>,
 }

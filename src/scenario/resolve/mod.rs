@@ -23,6 +23,7 @@ use crate::workload::shape::Shape;
 
 mod classes;
 mod lengths;
+mod prediction;
 mod replicas;
 mod router;
 mod step_time;
@@ -274,6 +275,7 @@ pub(in crate::scenario) fn resolve(file: &ScenarioFile, folder: &Path) -> Result
         return Err(fault("replicas.0.count", format!("expected at most {most} replicas in all")));
     }
     let router = router::router(file, &mut marks)?;
+    let predictor = prediction::predictor(file, &workload)?;
     let network = &file.network;
     let goodput = limits("slo.goodput", &file.slo.goodput)?;
     marks.dedup();
@@ -286,7 +288,7 @@ pub(in crate::scenario) fn resolve(file: &ScenarioFile, folder: &Path) -> Result
         warmup_rule,
         end,
         workload,
-        predictor: workload::predictor(file)?,
+        predictor,
         replicas: kinds,
         router,
         network: Network {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::classes::classes;
 use super::{Fault, Resample, Workload, at_least_one, fault, not_negative, positive, within_clock};
 use crate::scenario::file::{
-    ArrivalsFile, OverLimitFile, PredictorFile, PrefixesFile, ProcessFile, ResampleFile, ScenarioFile,
-    ServeGenFile, ThinkFile, TimeUnitFile, WorkloadFile,
+    ArrivalsFile, OverLimitFile, PrefixesFile, ProcessFile, ResampleFile, ScenarioFile, ServeGenFile,
+    ThinkFile, TimeUnitFile, WorkloadFile,
 };
 use crate::time::Span;
 use crate::trace::{Field, ReadOptions, TimeUnit};
@@ -15,7 +15,6 @@ use crate::workload::drawn::{
     ArrivalProcess, Arrivals, Clients, Demand, Drawn, Level, Modulation, Prefixes, State, Think, Tokens,
     Turns,
 };
-use crate::workload::predictor::Predictor;
 use crate::workload::shape::{Answers, OverLimit, Shape};
 
 use super::lengths::{lengths, pairs};
@@ -445,27 +444,4 @@ fn prefixes(prefixes: &PrefixesFile) -> Result<Prefixes, Fault> {
         level(&format!("{path}.levels.{index}"), written.groups, written.tokens, written.zipf_exponent)
     });
     Ok(Prefixes { levels: levels.collect::<Result<_, _>>()? })
-}
-
-pub(super) fn predictor(file: &ScenarioFile) -> Result<Predictor, Fault> {
-    let prediction = &file.workload.prediction;
-    let path = "workload.prediction";
-    let bias = prediction.bias.map(|bias| positive(&format!("{path}.bias"), bias)).transpose()?;
-    let sigma = prediction.sigma.map(|sigma| positive(&format!("{path}.sigma"), sigma)).transpose()?;
-    match (prediction.output_tokens, bias, sigma) {
-        (PredictorFile::None, None, None) => Ok(Predictor::None),
-        (PredictorFile::None, _, _) => Err(fault(path, "bias and sigma need a predictor")
-            .help("add output_tokens = \"exact\" or \"lognormal\"")),
-        (PredictorFile::Exact, bias, None) => Ok(Predictor::Scaled { bias: bias.unwrap_or(1.0) }),
-        (PredictorFile::Exact, _, Some(_)) => {
-            Err(fault(format!("{path}.sigma"), "an exact prediction has no spread")
-                .help("use output_tokens = \"lognormal\""))
-        }
-        (PredictorFile::Lognormal, _, None) => {
-            Err(fault(path, "a lognormal error needs `sigma`").help("add sigma = 0.45"))
-        }
-        (PredictorFile::Lognormal, bias, Some(sigma)) => {
-            Ok(Predictor::LogNormal { bias: bias.unwrap_or(1.0), sigma })
-        }
-    }
 }
