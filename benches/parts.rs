@@ -179,7 +179,8 @@ fn choices(criterion: &mut Criterion) {
     for policy in ["round-robin", "power-of-two", "least-request", "least-kv", "predicted-completion"] {
         for servers in [8, 64, 1_024] {
             let mut router = policies::build(policy, &toml::Table::new(), Seed(1), 0).expect("a policy");
-            let mut still = Still { facts: facts(), view: View::new(servers, Freshness::Fresh), servers };
+            let mut still =
+                Still { facts: facts(), view: View::new(servers, Freshness::Fresh, None), servers };
             group.bench_function(BenchmarkId::new(policy, servers), |bencher| {
                 bencher.iter(|| {
                     let Decision::Send(server) = router.decide(black_box(&arrival), &mut still) else {

@@ -58,6 +58,10 @@ pub enum Purpose {
     Modulation,
     /// When a gateway tries what it would not have chosen; its index is the gateway.
     Exploration,
+    /// Which scrapes of gauges are lost; its index is the poll's moment and gateway.
+    PollLoss,
+    /// Which KV events are lost; its index is the gateway.
+    EventLoss,
 }
 
 impl Seed {

@@ -46,7 +46,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
         "# What `tailcast calibrate` fitted; name it with step_time = {{ calibration = \"FILE\" }}.\n# Of {}\n",
         subject.server.name
     );
-    std::fs::write(&arguments.out, head + &findings.calibrated.text())
+    std::fs::write(&arguments.out, head + findings.calibrated.text().as_str())
         .map_err(|error| CliError::Write(format!("{}: {error}", arguments.out.display())))?;
     say(&format!("the calibration is in {}", arguments.out.display()));
     Ok(ExitCode::SUCCESS)

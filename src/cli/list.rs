@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use super::{CliError, print};
 use crate::hardware::{gpus, models};
 use crate::report::table::{Table, number};
+use crate::router::policies::OWN;
 use crate::router::{Freshness, POLICIES};
 use crate::trace::FORMATS;
 
@@ -34,7 +35,7 @@ pub(super) fn run(list: &List) -> Result<ExitCode, CliError> {
 
 fn policies() -> Table {
     let mut table = Table::new(&["name", "family", "reads", "gauges", "as in"], 5);
-    for policy in POLICIES {
+    for policy in POLICIES.iter().chain(OWN) {
         let freshness = match policy.default_freshness {
             None => "not read".to_string(),
             Some(Freshness::Fresh) => "fresh".to_string(),

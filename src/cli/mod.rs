@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::router::policies;
+use crate::router::{PolicyInfo, policies};
 use crate::scenario::Loaded;
 use crate::scenario::file::PredictorFile;
 use crate::study::compare::{Comparison, Contender};
@@ -149,13 +149,24 @@ fn check_that_keys_are_read(loaded: &Loaded, contenders: &[Contender]) -> Result
     let all: Vec<_> = compared.chain(named).filter_map(|name| policies::find(name).ok()).collect();
     let policies = || all.iter();
     let view = &loaded.file.router.view;
-    if (view.fresh.is_some() || view.poll_interval_ms.is_some())
-        && policies().all(|p| p.default_freshness.is_none())
-    {
-        return Err(CliError::Input(
-            "router.view: no policy here reads gauges\nhelp: leave it out, or add one that does, such as least-kv"
-                .into(),
-        ));
+    let of_gauges = view.fresh.is_some()
+        || view.poll_interval_ms.is_some()
+        || view.scrape_ms.is_some()
+        || view.poll_loss.is_some()
+        || view.staleness_limit_ms.is_some();
+    let unused = |what: &str, example: &str| {
+        let help = format!("leave it out, or add one that does, such as {example}");
+        Err(CliError::Input(format!("router.view: no policy here reads {what}\nhelp: {help}")))
+    };
+    if of_gauges && policies().all(|policy| policy.default_freshness.is_none()) {
+        return unused("gauges", "least-kv");
+    }
+    let of_events = view.kv_event_delay_ms.is_some() || view.kv_event_loss.is_some();
+    // The endpoint picker's prefix producer may be the precise one whatever the composition's own is.
+    let reads_events =
+        |policy: &&PolicyInfo| policy.reads.contains("KV events") || policy.name.starts_with("epp-");
+    if of_events && !policies().copied().any(|policy| reads_events(&policy)) {
+        return unused("KV events", "epp-precise");
     }
     let workload = &loaded.file.workload;
     let own = workload.classes.iter().flatten().filter_map(|class| class.prediction.as_ref());

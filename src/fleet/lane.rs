@@ -1,9 +1,11 @@
 //! A lane: one replica, who listens to it, and what a gateway sees of it at a decision.
 
-use crate::observe::Observer;
+use crate::observe::{Observer, Silence};
+use crate::random::{Purpose, Seed, mix};
+use crate::replica::block_keys::leading_keys;
 use crate::replica::{Input, Limit, Replica};
 use crate::request::{Arrival, Request, RequestId};
-use crate::router::{Assumed, Clairvoyance, Facts, Freshness, Glance, Mine, Server, View};
+use crate::router::{Assumed, Clairvoyance, Facts, Freshness, Glance, Impairments, Mine, Server, View};
 use crate::signals::Glimpse;
 use crate::time::{Span, Time};
 
@@ -14,11 +16,21 @@ pub(super) struct Lane<O> {
     pub(super) replica: Replica,
     pub(super) observer: O,
     pub(super) facts: Facts,
+    /// The same replica, living behind it: what an index of its KV events knows.
+    pub(super) late: Option<Box<Replica>>,
 }
 
 impl<O: Observer> Lane<O> {
     pub(super) fn advance(&mut self, until: Time) {
         self.replica.advance(Limit::Time(until), &mut self.observer);
+    }
+
+    /// A request is on its way to the engine.
+    pub(super) fn deliver(&mut self, at: Time, order: u64, request: Request) {
+        if let Some(late) = &mut self.late {
+            late.deliver(at, order, Input::Add(request.clone()));
+        }
+        self.replica.deliver(at, order, Input::Add(request));
     }
 }
 
@@ -33,11 +45,26 @@ pub(super) struct Look<'a, O> {
     pub(super) way: Span,
     /// The request being decided, with its true length.
     pub(super) request: &'a Request,
+    pub(super) impairments: &'a Impairments,
+    pub(super) seed: Seed,
     /// The gateway's number, and how many there are.
     pub(super) gateway: (u32, u32),
 }
 
 impl<O: Observer> Look<'_, O> {
+    /// Of the leading `blocks` blocks of a prompt at a replica, the first whose event this gateway never got. An event is of a
+    /// block and a replica, so it is lost for good: what is found behind it is not credited.
+    fn first_lost(&self, server: Server, arrival: &Arrival, block_size: u32, blocks: u32) -> u32 {
+        let mut keys = Vec::new();
+        leading_keys(arrival.id, &arrival.content, block_size, blocks, &mut keys);
+        let of_gateway = self.seed.derive(Purpose::EventLoss, u64::from(self.gateway.0)).0;
+        let lost = |key: &u64| {
+            let draw = mix(mix(of_gateway ^ server as u64) ^ key);
+            ((draw >> 11) as f64) < self.impairments.kv_event_loss * (1u64 << 53) as f64
+        };
+        keys.iter().position(lost).map_or(blocks, |place| place as u32)
+    }
+
     /// A copy of a replica as of now, with lengths as they are predicted, and this request on its way there.
     fn imagined(&mut self, server: Server, arrival: Option<&Arrival>, assumed: Assumed) -> Replica {
         self.lanes[server].advance(self.now);
@@ -77,7 +104,7 @@ impl<O: Observer> Glance for Look<'_, O> {
 
     fn signals(&mut self, server: Server) -> Glimpse {
         match self.view.freshness() {
-            Freshness::Polled { .. } => self.view.report(server),
+            Freshness::Polled { .. } => self.view.report(server, self.now),
             Freshness::Fresh => self.probe(server),
         }
     }
@@ -92,9 +119,27 @@ impl<O: Observer> Glance for Look<'_, O> {
     }
 
     fn cached_tokens(&mut self, server: Server, arrival: &Arrival) -> u32 {
-        self.lanes[server].advance(self.now);
-        let scheduler = self.lanes[server].replica.scheduler();
-        scheduler.cached_tokens(arrival.id, &arrival.content, arrival.prompt_tokens)
+        let lane = &mut self.lanes[server];
+        let replica = match &mut lane.late {
+            Some(late) => {
+                let then =
+                    Time::ZERO + (self.now - Time::ZERO).saturating_sub(self.impairments.kv_event_delay);
+                late.advance(Limit::Time(then), &mut Silence);
+                late.take_events();
+                late
+            }
+            None => {
+                lane.advance(self.now);
+                &lane.replica
+            }
+        };
+        let cached = replica.scheduler().cached_tokens(arrival.id, &arrival.content, arrival.prompt_tokens);
+        if self.impairments.kv_event_loss == 0.0 || cached == 0 {
+            return cached;
+        }
+        let block_size = lane.facts.engine.block_size;
+        let lost_at = self.first_lost(server, arrival, block_size, cached / block_size);
+        cached.min(lost_at * block_size)
     }
 
     fn completion_ahead(

@@ -7,27 +7,28 @@
 //! effect, the request is delivered to a replica, tokens come back. Between two looks a replica is a function
 //! of its own past, so nothing simulates until somebody looks, and only what is looked at.
 
-use std::collections::VecDeque;
-
-use rand::RngExt;
 use rayon::prelude::*;
 
 mod due;
+mod gateway;
 mod lane;
 mod listening;
 mod pending;
+mod polls;
 
 use due::Due;
+use gateway::Gateway;
 use lane::{Lane, Look};
 use listening::Listening;
 use pending::Pending;
 
 use crate::agenda::{Agenda, Kind};
 use crate::observe::Observer;
-use crate::random::{Purpose, Seed};
-use crate::replica::{EngineEvent, Input, Replica};
+use crate::random::Seed;
+use crate::replica::{EngineEvent, Replica};
 use crate::request::{Arrival, Attempt, EngineOutcome, Finish, Outcome, Request, RequestId};
-use crate::router::{Decision, Facts, Feedback, Freshness, Router, Server, Sight, View};
+use crate::router::{Decision, Facts, Feedback, Freshness, Impairments, Router, Server};
+use crate::signals::Glimpse;
 use crate::time::{Span, Time};
 use crate::workload::{Job, Source};
 
@@ -58,6 +59,8 @@ pub enum End {
 pub struct FleetConfig {
     /// How old the gauges are that gateways read.
     pub freshness: Freshness,
+    /// What gateways see late, or not at all.
+    pub impairments: Impairments,
     /// Between a decision and its effect. None: the counters rise with the decision.
     pub decision_gap: Span,
     /// Delays.
@@ -70,16 +73,10 @@ pub struct FleetConfig {
     pub check: bool,
 }
 
-struct Gateway {
-    router: Box<dyn Router>,
-    sight: Sight,
-    view: View,
-    held: VecDeque<RequestId>,
-}
-
 enum Moment {
     Response { server: Server, event: EngineEvent },
     Report { gateway: usize },
+    Scraped { gateway: usize, reports: Vec<(Server, Glimpse)> },
     Commit { request: RequestId, server: Server },
 }
 
@@ -109,6 +106,8 @@ pub struct Ended<O> {
     pub replicas: Vec<Replica>,
     /// When the last thing happened.
     pub at: Time,
+    /// Why a gateway's policy could not go on, if one could not.
+    pub failure: Option<String>,
 }
 
 /// Where outcomes go and requests come from.
@@ -120,9 +119,6 @@ struct Ends<'a> {
 /// Arrivals that are decided before lanes advance, where no policy looks at them.
 const BATCH: usize = 4_096;
 
-/// Lanes live apart between polls, too; waking another thread pays only for so many of them.
-const LANES_A_THREAD: usize = 64;
-
 impl<O: Observer + Send> Fleet<O> {
     /// A fleet at time zero. Each replica comes with its observer and with what operators know of it.
     ///
@@ -131,20 +127,17 @@ impl<O: Observer + Send> Fleet<O> {
     pub fn new(config: FleetConfig, replicas: Vec<(Facts, O)>, routers: Vec<Box<dyn Router>>) -> Fleet<O> {
         assert!(!replicas.is_empty() && !routers.is_empty(), "a fleet has a replica and a gateway");
         let servers = replicas.len();
+        // Who reads KV events reads the past of an engine: a second copy of it that lives so much later.
+        let late_index = config.impairments.kv_event_delay > Span::ZERO
+            && routers.iter().any(|router| router.sight().kv_events);
         let lanes = replicas.into_iter().map(|(facts, observer)| {
             let mut replica = Replica::new(facts.engine.clone(), facts.step_time.clone());
             replica.set_check(config.check);
-            Lane { replica, observer, facts }
+            let late = (late_index && facts.engine.enable_prefix_caching).then(|| Box::new(replica.clone()));
+            Lane { replica, observer, facts, late }
         });
-        let gateways: Vec<Gateway> = routers
-            .into_iter()
-            .map(|router| Gateway {
-                sight: router.sight(),
-                router,
-                view: View::new(servers, config.freshness),
-                held: VecDeque::new(),
-            })
-            .collect();
+        let gateways: Vec<Gateway> =
+            routers.into_iter().map(|router| Gateway::new(router, servers, &config)).collect();
         let listening = Listening::of(gateways.iter().map(|gateway| gateway.sight));
         Fleet {
             lanes: lanes.collect(),
@@ -269,17 +262,6 @@ impl<O: Observer + Send> Fleet<O> {
         self.now = at;
     }
 
-    fn first_polls(&mut self) {
-        let Freshness::Polled { interval } = self.config.freshness else { return };
-        for gateway in 0..self.gateways.len() {
-            if self.gateways[gateway].sight.signals {
-                let mut phases = self.config.seed.stream(Purpose::PollPhase, gateway as u64);
-                let phase = Span::from_ps(phases.random_range(0..interval.as_ps()));
-                self.agenda.add(Time::ZERO + phase, Kind::Report, gateway as u64, Moment::Report { gateway });
-            }
-        }
-    }
-
     /// A request reaches its gateway: clients take gateways in turn.
     fn arrive(&mut self, job: Job, ends: &mut Ends<'_>) {
         self.move_to(job.sent + self.config.network.client_to_router);
@@ -313,6 +295,8 @@ impl<O: Observer + Send> Fleet<O> {
             pending: &self.pending,
             way: self.config.decision_gap + network.router_to_replica + network.frontend,
             request: &request,
+            impairments: &self.config.impairments,
+            seed: self.config.seed,
             gateway: (gateway as u32, count),
         };
         let decision = match sight.clairvoyant {
@@ -345,19 +329,31 @@ impl<O: Observer + Send> Fleet<O> {
         }
     }
 
+    /// Gateways that learn at once what this one does and hears: all others, where they tell each other.
+    fn others(&mut self, gateway: usize) -> impl Iterator<Item = &mut Gateway> {
+        let listen = self.config.impairments.shared;
+        let all = self.gateways.iter_mut().enumerate();
+        all.filter(move |(other, _)| listen && *other != gateway).map(|(_, other)| other)
+    }
+
     /// A decision takes effect: counters rise, and the request is on its way.
     fn commit(&mut self, gateway: usize, arrival: &Arrival, mut request: Request, server: Server) {
         let network = self.config.network;
         let arrived = self.now + network.router_to_replica;
         self.pending.sent(arrival.id, server, arrived);
-        let gateway = &mut self.gateways[gateway];
-        gateway.view.sent(server);
-        gateway.router.committed(arrival, server, self.now);
+        self.gateways[gateway].view.sent(server);
+        self.gateways[gateway].router.committed(arrival, server, self.now);
+        let now = self.now;
+        for other in self.others(gateway) {
+            other.view.sent(server);
+            other.router.committed(arrival, server, now);
+        }
         // Two of the very same rank would preempt each other for ever in vLLM, whose clocks tell them apart.
         self.last_arrival_order = arrived.as_ps().max(self.last_arrival_order + 1);
         request.arrival_order = self.last_arrival_order;
-        let replica = &mut self.lanes[server].replica;
-        replica.deliver(arrived + network.frontend, self.delivered, Input::Add(request));
+        let lane = &mut self.lanes[server];
+        lane.deliver(arrived + network.frontend, self.delivered, request);
+        let replica = &mut lane.replica;
         self.delivered += 1;
         if self.listening.in_time() {
             self.due.set(server, replica.next_completion());
@@ -367,16 +363,8 @@ impl<O: Observer + Send> Fleet<O> {
     fn happen(&mut self, moment: Moment, more_arrivals: bool, ends: &mut Ends<'_>) {
         match moment {
             Moment::Response { server, event } => self.respond(self.now, server, event, ends),
-            Moment::Report { gateway } => {
-                self.poll(gateway);
-                let Freshness::Polled { interval } = self.config.freshness else { return };
-                // Polls that no decision can follow are not made, so that a run can end.
-                let undecided = self.gateways.iter().any(|gateway| !gateway.held.is_empty());
-                if more_arrivals || undecided || ends.source.is_closed_loop() && self.pending.any() {
-                    let at = self.now + interval;
-                    self.agenda.add(at, Kind::Report, gateway as u64, Moment::Report { gateway });
-                }
-            }
+            Moment::Report { gateway } => self.report(gateway, more_arrivals, ends),
+            Moment::Scraped { gateway, reports } => self.scraped(gateway, &reports),
             Moment::Commit { request, server } => {
                 if let Some((gateway, arrival, request)) = self.pending.release(request) {
                     self.commit(gateway, &arrival, request, server);
@@ -385,35 +373,36 @@ impl<O: Observer + Send> Fleet<O> {
         }
     }
 
-    fn poll(&mut self, gateway: usize) {
-        let now = self.now;
-        self.lanes.par_iter_mut().with_min_len(LANES_A_THREAD).for_each(|lane| lane.advance(now));
-        for (server, lane) in self.lanes.iter().enumerate() {
-            self.gateways[gateway].view.reported(server, lane.replica.signals(), self.now);
-        }
-    }
-
     /// Something a replica produced passes the gateway on its way to the client.
     fn respond(&mut self, at: Time, server: Server, event: EngineEvent, ends: &mut Ends<'_>) {
         let Some(gateway_index) = self.pending.gateway_of(event.id()) else { return };
-        let gateway = &mut self.gateways[gateway_index];
-        match event {
-            EngineEvent::FirstToken { id, .. } => {
-                self.pending.first_token(id, at);
-                gateway.router.heard(&Feedback::FirstToken { id, server, at });
+        let feedback = match &event {
+            EngineEvent::FirstToken { id, .. } => Feedback::FirstToken { id: *id, server, at },
+            EngineEvent::Ended(engine) if engine.finish.is_complete() => {
+                let (id, output_tokens) = (engine.id, engine.output_tokens);
+                Feedback::Completed { id, server, at, output_tokens }
             }
-            EngineEvent::Ended(engine) => {
-                gateway.view.ended(server);
-                let id = engine.id;
-                let feedback = match engine.finish.is_complete() {
-                    true => Feedback::Completed { id, server, at, output_tokens: engine.output_tokens },
-                    false => Feedback::Failed { id, server, at },
-                };
-                gateway.router.heard(&feedback);
-                self.end(id, Some(engine), None, at, ends);
+            EngineEvent::Ended(engine) => Feedback::Failed { id: engine.id, server, at },
+        };
+        let ended = matches!(event, EngineEvent::Ended(_));
+        self.gateways[gateway_index].hears(&feedback, server, ended);
+        for other in self.others(gateway_index) {
+            other.hears(&feedback, server, ended);
+        }
+        match event {
+            EngineEvent::FirstToken { id, .. } => self.pending.first_token(id, at),
+            EngineEvent::Ended(engine) => self.end(engine.id, Some(engine), None, at, ends),
+        }
+        for gateway in 0..self.gateways.len() {
+            if gateway == gateway_index || self.config.impairments.shared {
+                self.ask_again(gateway, ends);
             }
         }
-        while let Some(held) = self.gateways[gateway_index].held.pop_front() {
+    }
+
+    /// Asks about the requests a gateway keeps, in order, until it keeps one again.
+    fn ask_again(&mut self, gateway: usize, ends: &mut Ends<'_>) {
+        while let Some(held) = self.gateways[gateway].held.pop_front() {
             let Some((gateway, arrival, request)) = self.pending.release(held) else { continue };
             if self.decide(gateway, arrival, request, ends) {
                 break;
@@ -495,6 +484,7 @@ impl<O: Observer + Send> Fleet<O> {
             observers.push(lane.observer);
             replicas.push(lane.replica);
         }
-        Ended { observers, replicas, at }
+        let failure = self.gateways.iter().find_map(|gateway| gateway.router.failure().map(str::to_string));
+        Ended { observers, replicas, at, failure }
     }
 }

@@ -7,13 +7,13 @@ use crate::study::statistics::Interval;
 
 /// The whole comparison.
 pub fn comparison(comparison: &Comparison) -> String {
-    [tables(comparison), verdict(comparison)].join("\n") + &uncertainty(comparison)
+    [tables(comparison), verdict(comparison)].join("\n") + uncertainty(comparison).as_str()
 }
 
 /// One scenario alone: the same tables, and one of its replicas instead of a verdict.
 pub fn single(comparison: &Comparison) -> String {
     let replicas = replicas(&comparison.ranking[0].repetitions[0]);
-    [tables(comparison), replicas, intervals_of_one(comparison)].join("\n") + &uncertainty(comparison)
+    [tables(comparison), replicas, intervals_of_one(comparison)].join("\n") + uncertainty(comparison).as_str()
 }
 
 fn tables(comparison: &Comparison) -> String {

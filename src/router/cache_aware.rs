@@ -107,6 +107,10 @@ impl Router for CacheAware {
         Sight { responses: true, ..Sight::default() }
     }
 
+    fn meet(&mut self, servers: usize) {
+        self.processed.resize(servers, 0);
+    }
+
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         let (servers, now) = (glance.servers(), glance.now());
         self.processed.resize(servers, 0);

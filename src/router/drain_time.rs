@@ -39,6 +39,10 @@ impl Router for DrainTime {
         Sight { responses: true, ..Sight::default() }
     }
 
+    fn meet(&mut self, servers: usize) {
+        self.ends.resize(servers, VecDeque::new());
+    }
+
     fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         let (servers, now) = (glance.servers(), glance.now());
         self.ends.resize(servers, VecDeque::new());

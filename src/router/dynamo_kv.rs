@@ -133,6 +133,10 @@ impl Router for DynamoKv {
         Sight { responses: true, first_tokens: true, kv_events, ..Sight::default() }
     }
 
+    fn meet(&mut self, servers: usize) {
+        self.active.resize(servers, FxHashMap::default());
+    }
+
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         let servers = glance.servers();
         self.active.resize(servers, FxHashMap::default());

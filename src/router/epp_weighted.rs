@@ -61,4 +61,20 @@ mod tests {
         scene.signals.iter_mut().for_each(|signals| signals.waiting = 4);
         assert_eq!(router.decide(&prompt(1, 7, 64), &mut scene as &mut dyn Glance), Decision::Reject);
     }
+
+    #[test]
+    fn a_scorer_may_be_a_script() {
+        let scorers =
+            |source: &str| format!("scorers = [{{ type = \"script-scorer\", source = \"{source}\" }}]");
+        let mut router =
+            policy("epp-weighted", &scorers("fn score(request, replica) { 1.0 / (1 + replica.in_flight) }"));
+        let mut scene = Scene::in_flight(&[3, 1, 2]);
+        assert_eq!(scene.send(&mut *router, &prompt(0, 1, 10)), 1);
+        let mut wrong = policy("epp-weighted", &scorers("fn score(request, replica) { replica.nothing }"));
+        wrong.decide(&prompt(0, 1, 10), &mut scene);
+        assert!(wrong.failure().is_some_and(|failure| failure.starts_with("a script-scorer:1:")));
+        let nothing = "scorers = [{ type = \"queue-scorer\", weight = 0 }]".parse().unwrap();
+        let refused = crate::router::policies::build("epp-weighted", &nothing, crate::random::Seed(0), 0);
+        assert!(refused.err().unwrap().to_string().contains("nothing would be weighed"));
+    }
 }

@@ -138,6 +138,10 @@ impl Router for ExpectedWait {
         Sight { responses: true, signals: true, ..Sight::default() }
     }
 
+    fn meet(&mut self, servers: usize) {
+        self.loads.resize(servers, Load::default());
+    }
+
     fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         let servers = glance.servers();
         self.loads.resize(servers, Load::default());

@@ -76,7 +76,8 @@ impl InFlight {
         self.change(server, |requests| requests - 1);
     }
 
-    fn grow(&mut self, servers: usize) {
+    /// There are so many replicas.
+    pub fn grow(&mut self, servers: usize) {
         if self.leaves > 0 {
             return;
         }

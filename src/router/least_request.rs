@@ -41,6 +41,10 @@ impl Router for LeastRequest {
         Sight { responses: true, ..Sight::default() }
     }
 
+    fn meet(&mut self, servers: usize) {
+        self.in_flight.grow(servers);
+    }
+
     fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         Decision::Send(self.in_flight.fewest(glance.servers()))
     }

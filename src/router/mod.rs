@@ -49,6 +49,8 @@ pub mod prices;
 pub mod random;
 pub mod ring;
 pub mod round_robin;
+pub mod script;
+pub mod scripting;
 pub mod session_hash;
 pub mod session_sticky;
 pub mod simulate_ahead;
@@ -60,7 +62,7 @@ pub mod vllm_dp;
 pub mod weighted_round_robin;
 
 pub use policies::{COMPARED, POLICIES, PolicyError, PolicyInfo};
-pub use view::{Facts, View};
+pub use view::{Facts, Impairments, View};
 
 /// Index of a replica behind a gateway.
 pub type Server = usize;
@@ -200,6 +202,10 @@ pub trait Router: Send {
     /// What it reads.
     fn sight(&self) -> Sight;
 
+    /// There are so many replicas. Said before anything else, because where gateways tell each other what they do a policy hears of
+    /// requests before it has decided anything.
+    fn meet(&mut self, _servers: usize) {}
+
     /// Where to send this request.
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision;
 
@@ -213,6 +219,11 @@ pub trait Router: Send {
 
     /// Something came back.
     fn heard(&mut self, _feedback: &Feedback) {}
+
+    /// Why it could not decide, if it is a program of somebody's that failed: the run has no result then.
+    fn failure(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// How a policy chooses among equals.

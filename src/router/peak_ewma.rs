@@ -80,6 +80,10 @@ impl Router for PeakEwma {
         }
     }
 
+    fn meet(&mut self, servers: usize) {
+        self.averages.resize(servers, (self.parameters.default_rtt_ms / 1e3, Time::ZERO));
+    }
+
     fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         let servers = glance.servers();
         self.averages.resize(servers, (self.parameters.default_rtt_ms / 1e3, glance.now()));

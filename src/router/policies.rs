@@ -8,7 +8,7 @@ use super::{
     free_blocks_per_request, hit_minus_load, join_idle_queue, latency_average, least_kv, least_queue,
     least_request, least_tokens, lmetric, oracle_min_latency, orca_weighted, peak_ewma, power_of_two,
     preble_e2, predicted_completion, predicted_latency, prefix_hash_bounded, prefix_sigma, prefix_tiered,
-    prefix_trie, prefix_two_choice, prequal, random, round_robin, session_hash, session_sticky,
+    prefix_trie, prefix_two_choice, prequal, random, round_robin, script, session_hash, session_sticky,
     simulate_ahead, sticky_until_saturated, vllm_dp, weighted_round_robin,
 };
 use crate::random::Seed;
@@ -74,6 +74,9 @@ pub const POLICIES: &[PolicyInfo] = &[
     oracle_min_latency::INFO,
 ];
 
+/// Policies that are nothing without parameters: they can be named, and do not belong to "all".
+pub const OWN: &[PolicyInfo] = &[script::INFO];
+
 /// What a comparison sets side by side unless it is told otherwise: one of each kind that any gateway has.
 pub const COMPARED: [&str; 6] =
     ["random", "round-robin", "least-request", "power-of-two", "least-kv", "predicted-completion"];
@@ -104,6 +107,7 @@ pub enum PolicyError {
 pub fn find(name: &str) -> Result<&'static PolicyInfo, PolicyError> {
     POLICIES
         .iter()
+        .chain(OWN)
         .find(|info| info.name == name)
         .ok_or_else(|| PolicyError::Unknown { name: name.to_string() })
 }

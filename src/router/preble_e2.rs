@@ -172,6 +172,10 @@ impl Router for PrebleE2 {
         Sight { responses: true, first_tokens: true, ..Sight::default() }
     }
 
+    fn meet(&mut self, servers: usize) {
+        self.servers.resize(servers, 0);
+    }
+
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         self.servers.resize(glance.servers(), 0);
         self.forget(glance.now());

@@ -338,6 +338,10 @@ impl Router for PredictedCompletion {
         Sight { responses: true, first_tokens: true, signals: true, ..Sight::default() }
     }
 
+    fn meet(&mut self, servers: usize) {
+        self.grow(servers);
+    }
+
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         self.grow(glance.servers());
         let now = glance.now();

@@ -60,6 +60,10 @@ impl Router for SessionHash {
         Sight::default()
     }
 
+    fn meet(&mut self, servers: usize) {
+        self.sends.resize(servers, VecDeque::new());
+    }
+
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         let (servers, now) = (glance.servers(), glance.now());
         if let Some(session) = arrival.session {

@@ -67,6 +67,10 @@ impl Router for SessionSticky {
         Sight { responses: true, ..Sight::default() }
     }
 
+    fn meet(&mut self, servers: usize) {
+        self.counts.resize(servers, 0);
+    }
+
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         let (servers, now) = (glance.servers(), glance.now());
         self.counts.resize(servers, 0);

@@ -8,7 +8,7 @@ use super::{Freshness, Mine, Server};
 use crate::replica::EngineConfig;
 use crate::signals::{Glimpse, Signals};
 use crate::step_time::StepTime;
-use crate::time::Time;
+use crate::time::{Span, Time};
 
 /// What the operator of a gateway knows of a replica beforehand: the flags it was started with, and the
 /// price of a batch on its card, as cost models beside gateways have it (Dynamo's AIConfigurator).
@@ -20,18 +20,44 @@ pub struct Facts {
     pub step_time: Arc<dyn StepTime>,
 }
 
+/// What gateways see late, or not at all, beyond the age of gauges.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct Impairments {
+    /// From a read of gauges until a gateway has them.
+    pub scrape: Span,
+    /// Share of reads, replica by replica, that fail.
+    pub poll_loss: f64,
+    /// Gauges older than this are taken for those of a replica that can take nothing more.
+    pub staleness_limit: Option<Span>,
+    /// From a change in a replica's cache until gateways know.
+    pub kv_event_delay: Span,
+    /// Share of blocks whose events a gateway never gets.
+    pub kv_event_loss: f64,
+    /// Gateways tell each other, at once, what they send and hear.
+    pub shared: bool,
+}
+
+/// What stale gauges are taken for: nothing is free, and very many wait.
+const SATURATED_QUEUE: u32 = 1_000_000;
+
 /// One gateway's private state.
 #[derive(Clone, Debug)]
 pub struct View {
     freshness: Freshness,
+    staleness_limit: Option<Span>,
     mine: Vec<Mine>,
     reports: Vec<Glimpse>,
 }
 
 impl View {
     /// A view of `servers` replicas that has seen nothing yet.
-    pub fn new(servers: usize, freshness: Freshness) -> View {
-        View { freshness, mine: vec![Mine::default(); servers], reports: vec![Glimpse::default(); servers] }
+    pub fn new(servers: usize, freshness: Freshness, staleness_limit: Option<Span>) -> View {
+        View {
+            freshness,
+            staleness_limit,
+            mine: vec![Mine::default(); servers],
+            reports: vec![Glimpse::default(); servers],
+        }
     }
 
     /// How old the gauges are that it reads.
@@ -44,9 +70,16 @@ impl View {
         self.mine[server]
     }
 
-    /// The last report of a replica's gauges.
-    pub fn report(&self, server: Server) -> Glimpse {
-        self.reports[server]
+    /// The last report of a replica's gauges, as it is taken at `now`: one past its limit counts as saturated, which is how
+    /// llm-d's utilisation detector fails closed.
+    pub fn report(&self, server: Server, now: Time) -> Glimpse {
+        let Glimpse { mut signals, taken_at } = self.reports[server];
+        if self.staleness_limit.is_some_and(|limit| now.saturating_since(taken_at) > limit) {
+            signals.waiting = SATURATED_QUEUE;
+            signals.kv_blocks_usable = signals.kv_blocks_usable.max(1);
+            signals.kv_blocks_used = signals.kv_blocks_usable;
+        }
+        Glimpse { signals, taken_at }
     }
 
     /// A request was sent.

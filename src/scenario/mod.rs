@@ -149,6 +149,8 @@ impl Loaded {
         if !policies.is_empty() {
             file.policies = policies.to_vec();
         }
+        resolve::inline_scripts(&mut file.router.parameters, &self.folder)
+            .map_err(|fault| fault.locate(&self.name, &self.text))?;
         if let Some(trace) = &mut file.workload.trace {
             *trace = relative(&self.folder.join(&*trace), folder);
         }

@@ -28,6 +28,9 @@ pub enum StudyError {
     /// A policy cannot be made.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// A policy of the user's own could not decide.
+    #[error("{0}")]
+    Script(String),
     /// Nothing would be measured.
     #[error("{0}")]
     Empty(String),
@@ -260,6 +263,7 @@ pub fn simulate(
         .collect::<Result<_, _>>()?;
     let config = FleetConfig {
         freshness: router.freshness,
+        impairments: router.impairments,
         decision_gap: router.decision_gap,
         network: scenario.network,
         end: scenario.end,
@@ -278,6 +282,9 @@ pub fn simulate(
             outcomes.push(outcome);
         }
     });
+    if let Some(failure) = ended.failure {
+        return Err(StudyError::Script(failure));
+    }
     let lanes: Vec<_> = kinds
         .iter()
         .zip(&ended.observers)

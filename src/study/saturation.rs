@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::run::{Keep, StudyError, repetition_seed, simulate};
 use crate::fleet::{End, Network};
-use crate::router::Freshness;
+use crate::router::{Freshness, Impairments};
 use crate::scenario::{ReplicaKind, Scenario, Workload};
 use crate::time::{Span, Time};
 use crate::trace::Waits;
@@ -60,6 +60,7 @@ fn of_one_replica(scenario: &Scenario, kind: &ReplicaKind, jobs: &[Job]) -> Resu
     alone.router.gateways = 1;
     alone.router.decision_gap = Span::ZERO;
     alone.router.freshness = Freshness::Fresh;
+    alone.router.impairments = Impairments::default();
     alone.network = Network::default();
     alone.end = End::Drain;
     (alone.warmup, alone.cooldown) = (Span::ZERO, Span::ZERO);

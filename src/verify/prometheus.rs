@@ -162,7 +162,7 @@ vllm:num_requests_running{engine="0",model_name="m"} 3.0
         assert_eq!(ttft.bounds(0.5), Some((0.0, 0.1)));
         assert_eq!(ttft.bounds(0.51), Some((0.1, 0.5)));
         assert_eq!(ttft.bounds(0.99), Some((0.5, f64::INFINITY)));
-        let two = PAGE.to_owned() + &PAGE.replace("engine=\"0\"", "engine=\"1\"");
+        let two = PAGE.to_owned() + &*PAGE.replace("engine=\"0\"", "engine=\"1\"");
         let names: Vec<String> = read_text(&two).unwrap().into_iter().map(|scrape| scrape.server).collect();
         assert_eq!(names, ["a.prom engine 0", "a.prom engine 1"]);
     }

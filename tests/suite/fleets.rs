@@ -10,7 +10,7 @@ use tailcast::random::Seed;
 use tailcast::replica::{EngineConfig, SchedulingPolicy};
 use tailcast::request::{Arrival, Finish, Outcome};
 use tailcast::router::{
-    Decision, Facts, Feedback, Freshness, Glance, POLICIES, Router, Server, Sight, policies,
+    Decision, Facts, Feedback, Freshness, Glance, Impairments, POLICIES, Router, Server, Sight, policies,
 };
 use tailcast::step_time::affine::Affine;
 use tailcast::time::{Span, Time};
@@ -84,13 +84,29 @@ struct Setting {
     config: FleetConfig,
 }
 
+fn impairments() -> impl Strategy<Value = Impairments> {
+    let shares = (0.0f64..0.6, 0.0f64..0.6, any::<bool>());
+    let spans = (0u64..300, prop::option::of(1u64..500), 0u64..200);
+    let some = (shares, spans).prop_map(|((poll_loss, kv_event_loss, shared), (scrape, stale, delay))| {
+        Impairments {
+            scrape: Span::from_us(scrape),
+            poll_loss,
+            staleness_limit: stale.map(Span::from_ms),
+            kv_event_delay: Span::from_ms(delay),
+            kv_event_loss,
+            shared,
+        }
+    });
+    prop_oneof![Just(Impairments::default()), some]
+}
+
 fn setting() -> impl Strategy<Value = Setting> {
     let sizes = (any::<u64>(), 1usize..6, 1u64..4, 40u32..200, 1u32..120, 1.0f64..200.0);
     let delays = (0u64..3_000, 0u64..3_000, 0u64..8_000, prop_oneof![Just(0u64), 0u64..2_000]);
     let views = prop_oneof![Just(None), (1u64..400).prop_map(Some)];
     let ends = prop_oneof![4 => Just(None), 1 => (1u64..2_000).prop_map(Some)];
-    (sizes, delays, views, ends).prop_map(
-        |((seed, servers, gateways, blocks, requests, rate_per_s), delays, view, end)| Setting {
+    (sizes, delays, views, ends, impairments()).prop_map(
+        |((seed, servers, gateways, blocks, requests, rate_per_s), delays, view, end, impairments)| Setting {
             seed,
             servers,
             gateways,
@@ -100,6 +116,7 @@ fn setting() -> impl Strategy<Value = Setting> {
             config: FleetConfig {
                 freshness: view
                     .map_or(Freshness::Fresh, |ms| Freshness::Polled { interval: Span::from_ms(ms) }),
+                impairments,
                 decision_gap: Span::from_us(delays.3),
                 network: Network {
                     client_to_router: Span::from_us(delays.0),
@@ -222,7 +239,8 @@ proptest! {
     fn kv_events_tell_what_will_be_found(setting in setting()) {
         let jobs = jobs(setting.seed, setting.requests, setting.rate_per_s);
         let network = Network::default();
-        let config = FleetConfig { end: End::Drain, network, decision_gap: Span::ZERO, ..setting.config };
+        let impairments = Impairments::default();
+        let config = FleetConfig { end: End::Drain, network, impairments, decision_gap: Span::ZERO, ..setting.config };
         let setting = Setting { config, servers: 1, gateways: 1, ..setting };
         let told = Arc::new(Mutex::new(Vec::new()));
         let mut source = Users { jobs: jobs.clone(), sent: 0, ready: vec![Time::ZERO] };

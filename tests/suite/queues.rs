@@ -67,6 +67,7 @@ fn poisson(requests: u32, rate_per_s: f64, seed: Seed, output_tokens: &mut dyn F
 fn mean_time_s(engine: EngineConfig, step_time: Affine, jobs: Vec<Job>) -> f64 {
     let config = FleetConfig {
         freshness: Freshness::Fresh,
+        impairments: Default::default(),
         decision_gap: Span::ZERO,
         network: Network::default(),
         end: End::Drain,

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::approximate_prefix::{ApproximatePrefix, Parameters as Approximate};
 use super::in_flight_tokens::InFlightTokens;
+use super::scripting::Script;
 use super::{Decision, Feedback, Freshness, Glance, Router, Server, Sight};
 use crate::random::Seed;
 use crate::request::Arrival;
@@ -104,7 +105,27 @@ pub fn build(
     if let Some(problem) = problems.flatten().next() {
         return Err(toml::de::Error::custom(problem));
     }
-    Ok(Box::new(EndpointPicker::new(parameters, seed, gateway)))
+    let weights: f64 = parameters.scorers.iter().map(ScorerPlugin::weight).sum();
+    if weights == 0.0 && !parameters.scorers.is_empty() {
+        return Err(toml::de::Error::custom("the weights of all scorers are 0, so nothing would be weighed"));
+    }
+    let scripts = parameters.scorers.iter().map(|scorer| compiled(scorer, seed, gateway));
+    let scripts = scripts.collect::<Result<_, _>>().map_err(toml::de::Error::custom)?;
+    Ok(Box::new(EndpointPicker::new(parameters, scripts, seed, gateway)))
+}
+
+/// The script of a scorer that is one.
+fn compiled(scorer: &ScorerPlugin, seed: Seed, gateway: u64) -> Result<Option<Script>, String> {
+    let ScorerPlugin::ScriptScorer { file, source, .. } = scorer else { return Ok(None) };
+    if source.is_empty() {
+        return Err("a script-scorer needs its text: file = \"my-scorer.rhai\"".into());
+    }
+    let file = if file.is_empty() { "a script-scorer" } else { file };
+    let script = Script::compile(file, source, seed, gateway)?;
+    match script.has("score", 2) {
+        true => Ok(Some(script)),
+        false => Err(format!("{file}: expected fn score(request, replica)")),
+    }
 }
 
 /// What is known of an endpoint while a request is scored.
@@ -139,7 +160,7 @@ impl Endpoint {
 }
 
 /// Filters, scorers and a picker with what they remember.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct EndpointPicker {
     parameters: Parameters,
     prefix: Producer,
@@ -148,6 +169,9 @@ pub struct EndpointPicker {
     sessions: scorers::SessionServers,
     exploration: filters::Exploration,
     picker: Picker,
+    /// Of each scorer that is one.
+    scripts: Vec<Option<Script>>,
+    failure: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -157,7 +181,7 @@ enum Producer {
 }
 
 impl EndpointPicker {
-    fn new(parameters: Parameters, seed: Seed, gateway: u64) -> EndpointPicker {
+    fn new(parameters: Parameters, scripts: Vec<Option<Script>>, seed: Seed, gateway: u64) -> EndpointPicker {
         let prefix = match &parameters.prefix {
             PrefixProducer::ApproxPrefixCacheProducer { parameters } => {
                 Producer::Approximate(ApproximatePrefix::new(parameters))
@@ -181,6 +205,8 @@ impl EndpointPicker {
             exploration: filters::Exploration::new(seed, gateway),
             picker: Picker::new(&parameters.picker, seed, gateway),
             parameters,
+            scripts,
+            failure: None,
         }
     }
 
@@ -242,13 +268,17 @@ impl Router for EndpointPicker {
         Sight {
             responses: true,
             first_tokens: true,
-            signals: self.reads_gauges(),
-            kv_events: precise && self.reads_prefixes(),
+            signals: self.reads_gauges() || self.scripts.iter().flatten().any(|script| script.reads_gauges),
+            kv_events: precise && self.reads_prefixes()
+                || self.scripts.iter().flatten().any(|script| script.reads_cached_tokens),
             ..Sight::default()
         }
     }
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
+        if self.failure.is_some() {
+            return Decision::Reject;
+        }
         let now = glance.now();
         let mut endpoints = self.endpoints(arrival, glance);
         for filter in &self.parameters.filters {
@@ -259,8 +289,20 @@ impl Router for EndpointPicker {
             }
         }
         let mut scores = vec![0.0; endpoints.len()];
-        for scorer in &self.parameters.scorers {
-            let own = scorer.score(arrival, &endpoints, &self.cold_routes, &self.sessions, now);
+        for (scorer, script) in self.parameters.scorers.iter().zip(&mut self.scripts) {
+            let mut own = scorer.score(arrival, &endpoints, &self.cold_routes, &self.sessions, now);
+            if let Some(script) = script {
+                for (score, endpoint) in own.iter_mut().zip(&endpoints) {
+                    let replica = script.replica(endpoint.server, arrival, glance);
+                    match script.score(arrival, now, replica) {
+                        Ok(answer) => *score = answer,
+                        Err(failure) => {
+                            self.failure = Some(failure);
+                            return Decision::Reject;
+                        }
+                    }
+                }
+            }
             for (sum, score) in scores.iter_mut().zip(own) {
                 *sum += scorer.weight() * score.clamp(0.0, 1.0);
             }
@@ -295,5 +337,9 @@ impl Router for EndpointPicker {
 
     fn heard(&mut self, feedback: &Feedback) {
         self.in_flight.release(feedback.id());
+    }
+
+    fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
     }
 }

@@ -88,6 +88,18 @@ pub enum ScorerPlugin {
         #[serde(default = "one")]
         weight: f64,
     },
+    /// One of your own: `fn score(request, replica)` of a Rhai script, 0 to 1.
+    ScriptScorer {
+        /// Times this.
+        #[serde(default = "one")]
+        weight: f64,
+        /// The script, relative to the scenario.
+        #[serde(default)]
+        file: String,
+        /// Its text, in place of a file.
+        #[serde(default)]
+        source: String,
+    },
 }
 
 /// Which endpoints were sent requests without a hit, and when.
@@ -141,7 +153,8 @@ impl ScorerPlugin {
             | ScorerPlugin::TokenLoadScorer { weight }
             | ScorerPlugin::PrefixCacheScorer { weight, .. }
             | ScorerPlugin::NoHitLruScorer { weight }
-            | ScorerPlugin::SessionAffinityScorer { weight } => weight,
+            | ScorerPlugin::SessionAffinityScorer { weight }
+            | ScorerPlugin::ScriptScorer { weight, .. } => weight,
         }
     }
 
@@ -230,6 +243,8 @@ impl ScorerPlugin {
                 let most = endpoints.iter().map(rank).max().unwrap_or(0).max(1);
                 each(&|endpoint| 1.0 - rank(endpoint) as f64 / most as f64)
             }
+            // Its script is asked where the replicas are seen.
+            ScorerPlugin::ScriptScorer { .. } => each(&|_| 0.0),
             ScorerPlugin::SessionAffinityScorer { .. } => {
                 let last = sessions.of(arrival, now);
                 each(&|endpoint| f64::from(u8::from(last == Some(endpoint.server))))

@@ -334,6 +334,25 @@ pub struct ViewFile {
     /// Between two reads of the replicas' gauges, milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub poll_interval_ms: Option<f64>,
+    /// From a read of gauges until the gateway has them, milliseconds; less than the interval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scrape_ms: Option<f64>,
+    /// Share of reads that fail, replica by replica.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub poll_loss: Option<f64>,
+    /// Gauges older than this count as those of a saturated replica, milliseconds; llm-d's detector has 200.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub staleness_limit_ms: Option<f64>,
+    /// From a change in a replica's prefix cache until gateways know of it by KV events, milliseconds: a step and the way; 25 unless
+    /// given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_event_delay_ms: Option<f64>,
+    /// Share of blocks whose events a gateway never gets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_event_loss: Option<f64>,
+    /// Gateways tell each other at once what they send and hear, as through a shared store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared: Option<bool>,
 }
 
 /// Delays, each in one direction, milliseconds.

@@ -13,7 +13,7 @@ use crate::hardware::Placement;
 use crate::hardware::memory::KvCapacity;
 use crate::metrics::Objectives;
 use crate::random::Seed;
-use crate::router::{Facts, Freshness};
+use crate::router::{Facts, Freshness, Impairments};
 use crate::step_time::calibrated::Calibrated;
 use crate::time::{Span, Time};
 use crate::trace::ReadOptions;
@@ -117,6 +117,8 @@ pub enum WarmupRule {
 }
 
 /// What differs between repetitions of a trace.
+pub(super) use router::inline_scripts;
+
 pub use crate::workload::replay::Resample;
 
 /// Replicas that are alike.
@@ -147,6 +149,8 @@ pub struct RouterPlan {
     pub gateways: u32,
     /// How old the gauges are.
     pub freshness: Freshness,
+    /// What is seen late, or not at all.
+    pub impairments: Impairments,
     /// Between a decision and its effect.
     pub decision_gap: Span,
 }
@@ -274,7 +278,7 @@ pub(in crate::scenario) fn resolve(file: &ScenarioFile, folder: &Path) -> Result
     if kinds.iter().map(|kind| u64::from(kind.count)).sum::<u64>() > most {
         return Err(fault("replicas.0.count", format!("expected at most {most} replicas in all")));
     }
-    let router = router::router(file, &mut marks)?;
+    let router = router::router(file, folder, &mut marks)?;
     let predictor = prediction::predictor(file, &workload)?;
     let network = &file.network;
     let goodput = limits("slo.goodput", &file.slo.goodput)?;

@@ -1,13 +1,44 @@
 //! The router: a policy by name, its parameters, and how old what it sees is.
 
+use std::path::Path;
+
 use super::{Fault, RouterPlan, at_least_one, fault, positive, span_ms};
 use crate::random::Seed;
-use crate::router::{Freshness, POLICIES, PolicyError, policies};
+use crate::router::{Freshness, Impairments, POLICIES, PolicyError, Sight, policies};
 use crate::scenario::error::nearest_or_all;
-use crate::scenario::file::ScenarioFile;
+use crate::scenario::file::{RouterFile, ScenarioFile};
 use crate::time::Span;
 
-pub(super) fn router(file: &ScenarioFile, marks: &mut Vec<String>) -> Result<RouterPlan, Fault> {
+/// Puts the text of scripts beside the names of their files, so that a plan holds all it needs.
+pub(in crate::scenario) fn inline_scripts(parameters: &mut toml::Table, folder: &Path) -> Result<(), Fault> {
+    inline_script("router.parameters.file", parameters, folder)?;
+    if let Some(toml::Value::Array(scorers)) = parameters.get_mut("scorers") {
+        for (index, scorer) in scorers.iter_mut().enumerate() {
+            if let toml::Value::Table(scorer) = scorer {
+                inline_script(&format!("router.parameters.scorers.{index}.file"), scorer, folder)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn inline_script(path: &str, parameters: &mut toml::Table, folder: &Path) -> Result<(), Fault> {
+    let Some(toml::Value::String(file)) = parameters.get("file") else { return Ok(()) };
+    if parameters.contains_key("source") {
+        return Ok(());
+    }
+    let source = std::fs::read_to_string(folder.join(file)).map_err(|error| {
+        fault(path, format!("{file}: {error}")).help("name a file relative to this scenario")
+    })?;
+    parameters.insert("source".into(), toml::Value::String(source));
+    Ok(())
+}
+
+pub(super) fn router(
+    file: &ScenarioFile,
+    folder: &Path,
+    marks: &mut Vec<String>,
+) -> Result<RouterPlan, Fault> {
     let router = &file.router;
     let unknown = |path: &str, name: &str| {
         let known: Vec<&str> = POLICIES.iter().map(|policy| policy.name).collect();
@@ -18,17 +49,12 @@ pub(super) fn router(file: &ScenarioFile, marks: &mut Vec<String>) -> Result<Rou
         policies::find(policy).map_err(|_| unknown(&format!("policies.{index}"), policy))?;
     }
     let info = policies::find(&router.policy).map_err(|_| unknown("router.policy", &router.policy))?;
-    let built =
-        policies::build(&router.policy, &router.parameters, Seed(0), 0).map_err(|error| match error {
-            PolicyError::Unknown { name } => unknown("router.policy", &name),
-            PolicyError::Parameters { reason, .. } => fault("router.parameters", reason),
-        })?;
-    if built.sight().kv_events {
-        marks.push(format!(
-            "{} sees KV events the moment they happen; real ones take milliseconds",
-            router.policy
-        ));
-    }
+    let mut parameters = router.parameters.clone();
+    inline_scripts(&mut parameters, folder)?;
+    let built = policies::build(&router.policy, &parameters, Seed(0), 0).map_err(|error| match error {
+        PolicyError::Unknown { name } => unknown("router.policy", &name),
+        PolicyError::Parameters { reason, .. } => fault("router.parameters", reason),
+    })?;
     if built.sight().clairvoyant {
         marks.push(format!(
             "{} knows true output lengths and all state: a bound, and no policy",
@@ -62,9 +88,58 @@ pub(super) fn router(file: &ScenarioFile, marks: &mut Vec<String>) -> Result<Rou
     };
     Ok(RouterPlan {
         policy: router.policy.clone(),
-        parameters: router.parameters.clone(),
+        parameters,
         gateways: router.replicas,
+        impairments: impairments(router, freshness, built.sight(), marks)?,
         freshness,
         decision_gap: span_ms("router.decision_gap_ms", router.decision_gap_ms)?,
+    })
+}
+
+/// From a change in an engine's cache until gateways know of it, unless the scenario says: events leave with the output of a
+/// step, some 20 ms, and take some milliseconds to arrive (section (c) of the field's catalogue: "step + ms").
+const KV_EVENT_DELAY_MS: f64 = 25.0;
+
+/// What is seen late, or not at all.
+fn impairments(
+    router: &RouterFile,
+    freshness: Freshness,
+    sight: Sight,
+    marks: &mut Vec<String>,
+) -> Result<Impairments, Fault> {
+    let view = &router.view;
+    let at = |key: &str| format!("router.view.{key}");
+    let share = |key: &str, value: Option<f64>| match value.unwrap_or(0.0) {
+        value if (0.0..=1.0).contains(&value) => Ok(value),
+        value => Err(fault(at(key), format!("expected a share of 0 to 1, got {value}"))),
+    };
+    let scrape = span_ms(&at("scrape_ms"), view.scrape_ms.unwrap_or(0.0))?;
+    let polled = match freshness {
+        Freshness::Polled { interval } => Some(interval),
+        Freshness::Fresh => None,
+    };
+    if polled.is_some_and(|interval| scrape >= interval) && view.scrape_ms.is_some() {
+        return Err(fault(at("scrape_ms"), "a read must arrive before the next one is made")
+            .help("make poll_interval_ms longer"));
+    }
+    let kv_event_delay =
+        span_ms(&at("kv_event_delay_ms"), view.kv_event_delay_ms.unwrap_or(KV_EVENT_DELAY_MS))?;
+    if sight.kv_events && kv_event_delay == Span::ZERO {
+        marks.push(format!(
+            "{} sees KV events the moment they happen; real ones take milliseconds",
+            router.policy
+        ));
+    }
+    let staleness_limit = view.staleness_limit_ms.map(|ms| {
+        let path = at("staleness_limit_ms");
+        positive(&path, ms).and_then(|ms| span_ms(&path, ms))
+    });
+    Ok(Impairments {
+        scrape,
+        poll_loss: share("poll_loss", view.poll_loss)?,
+        staleness_limit: staleness_limit.transpose()?,
+        kv_event_delay: if sight.kv_events { kv_event_delay } else { Span::ZERO },
+        kv_event_loss: share("kv_event_loss", view.kv_event_loss)?,
+        shared: view.shared.unwrap_or(false),
     })
 }

@@ -55,8 +55,8 @@ fn bailian_chats() {
         )
     };
     let text = turn(7, -1, "0.0", 20, "[1, 2]")
-        + &turn(8, -1, "0.5", 16, "[3]")
-        + &turn(9, 7, "1.25", 40, "[1, 5, 6]");
+        + turn(8, -1, "0.5", 16, "[3]").as_str()
+        + &*turn(9, 7, "1.25", 40, "[1, 5, 6]");
     let trace = read_as(&text, "bailian");
     assert_eq!(times_ps(&trace), [0, 500_000_000_000, 1_250_000_000_000]);
     assert_eq!(
@@ -91,7 +91,8 @@ fn dynamo_sessions_wait_for_what_had_ended() {
     let tool =
         "{\"timestamp\":1,\"event\":{\"schema\":\"dynamo.request.trace.v1\",\"event_type\":\"tool_end\"}}\n";
     // The first began last; the third was sent while the second ran.
-    let text = end(5_000, 100, u64::MAX) + tool + &end(1_000, 999, 1) + &end(1_500, 10, u64::MAX);
+    let text =
+        [end(5_000, 100, u64::MAX), tool.to_string(), end(1_000, 999, 1), end(1_500, 10, u64::MAX)].concat();
     let trace = read_as(&text, "dynamo");
     assert_eq!(times_ps(&trace), [0, 500_000_000_000, 4_000_000_000_000]);
     assert_eq!((trace.notes.other_kinds_skipped, trace.notes.out_of_order), (1, 2));
@@ -160,7 +161,7 @@ fn tracelab_rounds_follow_each_other() {
              {{\"timestamp\":\"2026-06-01T05:40:{to}Z\"}}]}}\n"
         )
     };
-    let trace = read_as(&(round("20.151", "25.5") + &round("27.0", "29.0")), "tracelab");
+    let trace = read_as(&(round("20.151", "25.5") + &*round("27.0", "29.0")), "tracelab");
     assert_eq!(times_ps(&trace), [0, 6_849_000_000_000]);
     assert_eq!(&*trace.rows[1].waits, &[Wait { row: 0, think: Some(Span::from_ms(1_500)) }]);
     assert_eq!(trace.rows[0].content.tokens(), 40);
@@ -277,7 +278,7 @@ fn any_keys_by_path() {
             "{{\"time\": {time}, \"usage\": {{\"prompt_tokens\": 20, \"completion_tokens\": 2}}, \"blocks\": {blocks}, \"size\": 16}}\n"
         )
     };
-    let trace = mapped(&(line("1.5", "[1, \"x\"]") + &line("2", "null")), &columns, &[]).unwrap();
+    let trace = mapped(&(line("1.5", "[1, \"x\"]") + &*line("2", "null")), &columns, &[]).unwrap();
     assert_eq!((times_ps(&trace), trace.rows[0].content.tokens()), (vec![0, 500_000_000_000], 20));
     assert!(trace.rows[1].content.runs().is_empty());
     let said = mapped(&line("1.5", "[1, 2, 3]"), &columns, &[]).unwrap_err();
@@ -399,7 +400,7 @@ fn blocks_written_anew_keep_who_shares_what() {
             "{{\"arrived_s\": 1, \"prompt_tokens\": 1200, \"output_tokens\": 1, \"blocks\": {{\"tokens\": 100, \"ids\": {ids}}}}}\n"
         )
     };
-    let text = line("[1,2,3,4,5,6,7,8,9]") + &line("[1,2,3,4,5,6,7,8,10]") + &line("[1,2,3,4,9,9,9,8,10]");
+    let text = line("[1,2,3,4,5,6,7,8,9]") + &*line("[1,2,3,4,5,6,7,8,10]") + &*line("[1,2,3,4,9,9,9,8,10]");
     let read = again(&ok(&text), "mooncake");
     let ids: Vec<Vec<u64>> =
         read.rows.iter().map(|row| row.content.runs().iter().map(|run| run.stream).collect()).collect();
@@ -428,7 +429,7 @@ fn waits_name_rows_above() {
     let line = |waits: &str| {
         format!("{{\"arrived_s\": 1, \"prompt_tokens\": 9, \"output_tokens\": 1, \"waits\": {waits}}}\n")
     };
-    let trace = ok(&(line("[]") + &line("[[0, 5]]")));
+    let trace = ok(&(line("[]") + &*line("[[0, 5]]")));
     assert_eq!(&*trace.rows[1].waits, &[Wait { row: 0, think: Some(Span::from_ps(5)) }]);
     assert_eq!(error(line("[[0, 5]]")), "t:1: this row waits for row 0, which is not among the 0 above it");
     assert!(error(line("[[0, -5]]")).contains("column waits: expected [[row, picoseconds or null], ...]"));

@@ -1,0 +1,70 @@
+//! Gauges on their way to gateways: when they are read, when they arrive, and which never do.
+
+use rand::RngExt;
+use rayon::prelude::*;
+
+use super::{Ends, Fleet, Moment};
+use crate::agenda::Kind;
+use crate::observe::Observer;
+use crate::random::Purpose;
+use crate::router::{Freshness, Server};
+use crate::signals::Glimpse;
+use crate::time::{Span, Time};
+
+/// Lanes live apart between polls, too; waking another thread pays only for so many of them.
+const LANES_A_THREAD: usize = 64;
+
+impl<O: Observer + Send> Fleet<O> {
+    pub(super) fn first_polls(&mut self) {
+        let Freshness::Polled { interval } = self.config.freshness else { return };
+        for gateway in 0..self.gateways.len() {
+            if self.gateways[gateway].sight.signals {
+                let mut phases = self.config.seed.stream(Purpose::PollPhase, gateway as u64);
+                let phase = Span::from_ps(phases.random_range(0..interval.as_ps()));
+                self.agenda.add(Time::ZERO + phase, Kind::Report, gateway as u64, Moment::Report { gateway });
+            }
+        }
+    }
+
+    /// A gateway reads its replicas' gauges, and files its next read.
+    pub(super) fn report(&mut self, gateway: usize, more_arrivals: bool, ends: &Ends<'_>) {
+        let Freshness::Polled { interval } = self.config.freshness else { return };
+        self.poll(gateway);
+        // Polls that no decision can follow are not made, so that a run can end.
+        let undecided = self.gateways.iter().any(|gateway| !gateway.held.is_empty());
+        if more_arrivals || undecided || ends.source.is_closed_loop() && self.pending.any() {
+            let at = self.now + interval;
+            self.agenda.add(at, Kind::Report, gateway as u64, Moment::Report { gateway });
+        }
+    }
+
+    fn poll(&mut self, gateway: usize) {
+        let now = self.now;
+        self.lanes.par_iter_mut().with_min_len(LANES_A_THREAD).for_each(|lane| lane.advance(now));
+        let impairments = self.config.impairments;
+        if impairments.poll_loss == 0.0 && impairments.scrape == Span::ZERO {
+            for (server, lane) in self.lanes.iter().enumerate() {
+                self.gateways[gateway].view.reported(server, lane.replica.signals(), now);
+            }
+            return;
+        }
+        // Each poll has a stream of its own, so that no other draw depends on how many there were.
+        let index = now.as_ps() ^ ((gateway as u64) << 56);
+        let mut losses = self.config.seed.stream(Purpose::PollLoss, index);
+        let mut reports = Vec::with_capacity(self.lanes.len());
+        for (server, lane) in self.lanes.iter().enumerate() {
+            if losses.random::<f64>() >= impairments.poll_loss {
+                reports.push((server, Glimpse { signals: lane.replica.signals(), taken_at: now }));
+            }
+        }
+        let at = now + impairments.scrape;
+        self.agenda.add(at, Kind::Report, gateway as u64, Moment::Scraped { gateway, reports });
+    }
+
+    /// What a gateway has read has arrived.
+    pub(super) fn scraped(&mut self, gateway: usize, reports: &[(Server, Glimpse)]) {
+        for &(server, glimpse) in reports {
+            self.gateways[gateway].view.reported(server, glimpse.signals, glimpse.taken_at);
+        }
+    }
+}
