@@ -5,11 +5,12 @@ use std::process::ExitCode;
 
 use super::{CliError, Pace, RunOptions, check_that_keys_are_read, print, progress, results, say};
 use crate::report::{json, text};
+use crate::router::products::{self, Product};
 use crate::router::{COMPARED, POLICIES, policies};
 use crate::scenario::Loaded;
 use crate::scenario::error::nearest_or_all;
 use crate::study::Keep;
-use crate::study::compare::Contender;
+use crate::study::compare::{Comparison, Contender};
 
 /// Compare policies (and [[variants]]) on the same requests, ranked by E2E P99
 #[derive(Debug, clap::Args)]
@@ -19,6 +20,10 @@ pub(super) struct Arguments {
     /// Policies to compare, separated by commas, or `all`; the scenario's `policies` and `[[variants]]` unless given
     #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
     policies: Vec<String>,
+    /// Only what this gateway offers, and the winner as its configuration: aibrix, dynamo, envoy, haproxy, llm-d, nginx,
+    /// production-stack or sglang
+    #[arg(long, value_name = "PRODUCT", conflicts_with = "policies")]
+    product: Option<String>,
     /// Where results are written; output/NAME-OF-THE-SCENARIO unless given
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -27,7 +32,12 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     let options = &arguments.options;
     let loaded = Loaded::read(&options.scenario, &options.assignments()).map_err(CliError::input)?;
-    let (contenders, policies) = contenders(&loaded, &arguments.policies)?;
+    let product = arguments.product.as_deref().map(product_named).transpose()?;
+    let (contenders, policies) = match product {
+        // Variants are of the scenario's own making: the verdict is on what the product offers.
+        Some(product) => of_product(&loaded, product)?,
+        None => contenders(&loaded, &arguments.policies)?,
+    };
     check_that_keys_are_read(&loaded, &contenders)?;
     let out = match &arguments.out {
         Some(out) => out.clone(),
@@ -49,6 +59,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
         json::summary(&comparison).map_err(|error| CliError::Write(error.to_string()))?
     } else {
         text::comparison(&comparison)
+            + product.map_or(String::new(), |product| deployed(product, &comparison)).as_str()
     };
     print(&shown)?;
     if !options.quiet {
@@ -58,9 +69,52 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn product_named(name: &str) -> Result<&'static Product, CliError> {
+    products::find(name).ok_or_else(|| {
+        let known: Vec<&str> = products::PRODUCTS.iter().map(|product| product.name).collect();
+        CliError::Input(format!(
+            "--product: unknown product `{name}`\nhelp: {}",
+            nearest_or_all(name, &known)
+        ))
+    })
+}
+
+fn of_product(loaded: &Loaded, product: &Product) -> Result<(Vec<Contender>, Vec<String>), CliError> {
+    loaded.resolve().map_err(CliError::input)?;
+    let policies: Vec<String> = product.policies().map(str::to_string).collect();
+    let of = |policy: &String| {
+        let scenario = loaded.with_policy(policy).map_err(CliError::input)?;
+        Ok(Contender { name: policy.clone(), scenario })
+    };
+    Ok((policies.iter().map(of).collect::<Result<_, CliError>>()?, policies))
+}
+
+/// The winner in the product's own words, and who cannot be told from it.
+fn deployed(product: &Product, comparison: &Comparison) -> String {
+    let best = &comparison.ranking[0];
+    let equals = comparison.ranking[1..].iter().filter(|ranked| ranked.group == best.group);
+    let equals: Vec<&str> = equals.map(|ranked| ranked.name.as_str()).collect();
+    let equals = match equals.is_empty() {
+        true => String::new(),
+        false => format!(" (cannot be told from it: {})", equals.join(", ")),
+    };
+    let written = product.configuration(&best.policy).unwrap_or_default();
+    let own = match best.parameters.is_empty() {
+        true => String::new(),
+        false => format!(
+            "# this run had parameters of its own; set them as {} has them:\n# {}\n",
+            product.name, best.parameters
+        ),
+    };
+    format!("\nBest that {} offers here: {}{equals}\n\n{own}{written}", product.name, best.name)
+}
+
 /// What is compared: the policies asked for and the variants; all policies where neither is named. Also
 /// returns the names of the policies, so that the resolved scenario compares the same again.
-fn contenders(loaded: &Loaded, asked: &[String]) -> Result<(Vec<Contender>, Vec<String>), CliError> {
+pub(super) fn contenders(
+    loaded: &Loaded,
+    asked: &[String],
+) -> Result<(Vec<Contender>, Vec<String>), CliError> {
     // A mistake of the file is told with its place in it, before names are taken from it.
     loaded.resolve().map_err(CliError::input)?;
     let variants = loaded.variant_names().map_err(CliError::input)?;

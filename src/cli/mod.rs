@@ -21,6 +21,7 @@ mod explain;
 mod init;
 mod list;
 mod pace;
+mod regret;
 mod results;
 mod run;
 mod schema;
@@ -50,6 +51,7 @@ Exit codes: 0 done; 1 a check found differences; 2 the input or the command line
 #[derive(Debug, Subcommand)]
 enum Command {
     Compare(compare::Arguments),
+    Regret(regret::Arguments),
     Run(run::Arguments),
     Calibrate(calibrate::Arguments),
     Init(init::Arguments),
@@ -237,6 +239,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Compare(arguments) => compare::run(&arguments),
+        Command::Regret(arguments) => regret::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Calibrate(arguments) => calibrate::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),

@@ -6,5 +6,6 @@ pub mod csv;
 pub mod figures;
 pub mod json;
 pub mod plots;
+pub mod regret;
 pub mod table;
 pub mod text;

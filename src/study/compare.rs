@@ -48,6 +48,8 @@ pub struct Ranked {
     pub name: String,
     /// Its policy.
     pub policy: String,
+    /// The policy's parameters where they are not the product's own, in one line.
+    pub parameters: String,
     /// 1 is best. Those of one group cannot be told apart from the group's first.
     pub group: u32,
     /// E2E P99 over all offered requests, mean over repetitions; none is infinite.
@@ -287,6 +289,7 @@ fn gather(contender: &Contender, mut results: Vec<RunResult>) -> Ranked {
     let mut ranked = Ranked {
         name: contender.name.clone(),
         policy: contender.scenario.router.policy.clone(),
+        parameters: in_one_line(&contender.scenario.router.parameters),
         group: 1,
         e2e_p99_ms: None,
         e2e_p99_interval: p99s.as_deref().and_then(interval),
@@ -313,6 +316,11 @@ fn gather(contender: &Contender, mut results: Vec<RunResult>) -> Ranked {
     ];
     ranked.objectives = objectives.into_iter().flatten().collect();
     ranked
+}
+
+fn in_one_line(parameters: &toml::Table) -> String {
+    let pairs: Vec<String> = parameters.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+    pairs.join(", ")
 }
 
 /// What the ranking sorts by: E2E P99, then the share of requests without a whole answer.

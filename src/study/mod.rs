@@ -3,12 +3,14 @@
 //! Knows repetitions, variants and their comparison. Does not know how results are shown.
 //!
 //! - [`mod@run`]: one scenario, one repetition
+//! - [`mod@regret`]: each decision against the truth
 //! - [`saturation`]: what the fleet can bear at most
 //! - [`mod@compare`]: several scenarios on the same requests
 //! - [`statistics`]: intervals over repetitions
 //! - [`mod@uncertainty`]: intervals over models drawn from a calibration
 
 pub mod compare;
+pub mod regret;
 pub mod run;
 pub mod saturation;
 pub mod statistics;

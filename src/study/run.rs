@@ -256,11 +256,29 @@ pub fn simulate(
     check: bool,
     keep: Keep,
 ) -> Result<RunResult, StudyError> {
+    simulate_with(scenario, source, repetition, check, keep, &|router| router)
+}
+
+/// The same with every gateway's policy wrapped in another.
+///
+/// # Errors
+/// If the policy cannot be made, or fails.
+pub fn simulate_with(
+    scenario: &Scenario,
+    source: &mut dyn Source,
+    repetition: u32,
+    check: bool,
+    keep: Keep,
+    wrap: &dyn Fn(Box<dyn Router>) -> Box<dyn Router>,
+) -> Result<RunResult, StudyError> {
     let seed = repetition_seed(scenario, repetition);
     let router = &scenario.router;
     let routers: Vec<Box<dyn Router>> = (0..router.gateways)
-        .map(|gateway| policies::build(&router.policy, &router.parameters, seed, u64::from(gateway)))
-        .collect::<Result<_, _>>()?;
+        .map(|gateway| {
+            let policy = policies::build(&router.policy, &router.parameters, seed, u64::from(gateway))?;
+            Ok(wrap(policy))
+        })
+        .collect::<Result<_, StudyError>>()?;
     let config = FleetConfig {
         freshness: router.freshness,
         impairments: router.impairments,

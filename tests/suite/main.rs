@@ -6,6 +6,7 @@ mod calibration;
 mod cli;
 mod fleets;
 mod golden;
+mod incidents;
 mod jumps;
 mod laws;
 mod lockstep;
