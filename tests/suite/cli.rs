@@ -159,7 +159,7 @@ const WRONG: &[(&str, &str, &[&str])] = &[
     ("seed = 3", "end = \"sometime\"", &["drain"]),
     ("seed = 3", "cooldown_s = 5", &["cooldown_s", "this one drains", "set end ="]),
     ("seed = 3", "end = 9\nwarmup_s = 4\ncooldown_s = 5", &["leave nothing"]),
-    ("[[replicas]]", "[workload.prediction]\nsigma = 0.4\n[[replicas]]", &["need a predictor"]),
+    ("[[replicas]]", "[workload.prediction]\nsigma = 0.4\n[[replicas]]", &["needs a predictor"]),
     ("requests = 60", "requests = 60\ntrace = \"x.csv\"", &["belongs to a drawn workload"]),
     ("[workload]", "[workload\n", &["scenario.toml:5", "^"]),
     (

@@ -24,6 +24,10 @@ pub(super) fn predictor(file: &ScenarioFile, workload: &Workload) -> Result<Pred
     Ok(predictor)
 }
 
+fn quoted(kind: PredictorFile) -> String {
+    format!("\"{}\"", format!("{kind:?}").to_lowercase())
+}
+
 fn model(path: &str, written: &PredictionFile) -> Result<Model, Fault> {
     let kind = written.output_tokens;
     let given = [
@@ -35,8 +39,11 @@ fn model(path: &str, written: &PredictionFile) -> Result<Model, Fault> {
         ("correlation", written.correlation.is_some(), &[PredictorFile::Rank]),
     ];
     if let Some((key, _, kinds)) = given.iter().find(|(_, given, kinds)| *given && !kinds.contains(&kind)) {
-        let names: Vec<String> =
-            kinds.iter().map(|kind| format!("\"{}\"", format!("{kind:?}").to_lowercase())).collect();
+        if kind == PredictorFile::None {
+            return Err(fault(format!("{path}.{key}"), "needs a predictor")
+                .help(format!("add output_tokens = {}", quoted(kinds[0]))));
+        }
+        let names: Vec<String> = kinds.iter().map(|kind| quoted(*kind)).collect();
         return Err(fault(format!("{path}.{key}"), "belongs to another predictor")
             .help(format!("it goes with output_tokens = {}", names.join(" or "))));
     }
