@@ -20,8 +20,8 @@ pub(super) struct Arguments {
     /// Policies to compare, separated by commas, or `all`; the scenario's `policies` and `[[variants]]` unless given
     #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
     policies: Vec<String>,
-    /// Only what this gateway offers, and the winner as its configuration: aibrix, dynamo, envoy, haproxy, llm-d, nginx,
-    /// production-stack or sglang
+    /// Only what this gateway offers, variants left out, and the winner as its configuration: aibrix, dynamo, envoy,
+    /// haproxy, llm-d, nginx, production-stack or sglang
     #[arg(long, value_name = "PRODUCT", conflicts_with = "policies")]
     product: Option<String>,
     /// Where results are written; output/NAME-OF-THE-SCENARIO unless given
@@ -95,6 +95,7 @@ fn deployed(product: &Product, comparison: &Comparison) -> String {
     let equals = comparison.ranking[1..].iter().filter(|ranked| ranked.group == best.group);
     let equals: Vec<&str> = equals.map(|ranked| ranked.name.as_str()).collect();
     let equals = match equals.is_empty() {
+        _ if comparison.repeat == 1 => " (one repetition: nothing can be said of chance)".into(),
         true => String::new(),
         false => format!(" (cannot be told from it: {})", equals.join(", ")),
     };

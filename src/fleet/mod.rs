@@ -467,6 +467,8 @@ impl<O: Observer + Send> Fleet<O> {
             self.drain_lanes(end, end, ends);
         }
         let at = match self.config.end {
+            // Who is kept at a gateway to the last has waited until now.
+            End::Drain if self.pending.any() => self.last_end.max(self.now),
             End::Drain => self.last_end,
             End::At(end) => end,
         };

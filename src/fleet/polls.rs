@@ -3,6 +3,7 @@
 use rand::RngExt;
 use rayon::prelude::*;
 
+use super::gateway::Gateway;
 use super::{Ends, Fleet, Moment};
 use crate::agenda::Kind;
 use crate::observe::Observer;
@@ -30,8 +31,14 @@ impl<O: Observer + Send> Fleet<O> {
     pub(super) fn report(&mut self, gateway: usize, more_arrivals: bool, ends: &Ends<'_>) {
         let Freshness::Polled { interval } = self.config.freshness else { return };
         self.poll(gateway);
-        // Polls that no decision can follow are not made, so that a run can end.
-        let undecided = self.gateways.iter().any(|gateway| !gateway.held.is_empty());
+        // Polls that no decision can follow are not made, so that a run can end: who is held is asked about again when something
+        // has been heard, and where nothing is out nothing will be.
+        let servers = self.lanes.len();
+        let anything_out = || {
+            let of = |gateway: &Gateway| (0..servers).any(|server| gateway.view.mine(server).in_flight > 0);
+            self.gateways.iter().any(of)
+        };
+        let undecided = self.gateways.iter().any(|gateway| !gateway.held.is_empty()) && anything_out();
         if more_arrivals || undecided || ends.source.is_closed_loop() && self.pending.any() {
             let at = self.now + interval;
             self.agenda.add(at, Kind::Report, gateway as u64, Moment::Report { gateway });

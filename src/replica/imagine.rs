@@ -83,10 +83,11 @@ impl Scheduler {
             };
             let room = self.config.max_model_len.saturating_sub(sequence.request.prompt_tokens);
             let limit = self.max_tokens(&sequence.request).min(room);
-            if sampled < limit {
-                let wanted = lengths(sequence.request.id, sampled);
-                self.sequences[slot].request.output_tokens = wanted.clamp(sampled + 1, limit);
-            }
+            // Who has sampled all it may ends by that, whether it has stopped before in truth or not.
+            self.sequences[slot].request.output_tokens = match sampled < limit {
+                true => lengths(sequence.request.id, sampled).clamp(sampled + 1, limit),
+                false => limit.max(1),
+            };
         }
         // Who ends unforeseen is still part of every step, so its end moves to where it is imagined.
         let members: Vec<_> = self.clock.phases.iter().flatten().copied().collect();
@@ -170,14 +171,19 @@ mod tests {
         /// and has looked the same so far.
         #[test]
         fn a_copy_with_the_same_lengths_is_the_same(
-            sizes in prop::collection::vec((1u32..300, 1u32..120, 0u64..400, prop::option::of(1u32..150)), 1..25),
+            sizes in prop::collection::vec((1u32..300, 1u32..120, 0u64..400, prop::option::of((1u32..150, any::<bool>()))), 1..25),
             blocks in 40u32..160, asynchronous in any::<bool>(), look_ms in 0u64..1_200, longer in 0u32..90,
         ) {
             let mut engine = replica(blocks, asynchronous);
             let mut other = engine.clone();
             let true_length = |id: RequestId| sizes[id.0 as usize].1;
+            // A limit one token behind the true end is reached by the step that is in flight when the end comes out.
+            let mut knowable = true;
             for (id, &(prompt, output, at_ms, limit)) in sizes.iter().enumerate() {
                 let at = Time::ZERO + Span::from_ms(at_ms);
+                // Limits anywhere, and limits just behind the end.
+                let limit = limit.map(|(limit, near)| if near { output + limit % 4 } else { limit });
+                knowable &= limit != Some(output + 1);
                 engine.deliver(at, id as u64, Input::Add(request(id as u32, prompt, output, limit)));
                 other.deliver(at, id as u64, Input::Add(request(id as u32, prompt, output + longer, limit)));
             }
@@ -193,7 +199,7 @@ mod tests {
             });
             let (truth, copy) = (all_ends(engine.clone()), all_ends(imagined));
             prop_assert_eq!(ended.len() + copy.len(), sizes.len());
-            if all_to_come {
+            if all_to_come && knowable {
                 prop_assert_eq!(truth, copy);
             }
             let seen_of_other: Vec<_> = other.take_events().filter(|event| matches!(event, EngineEvent::Ended(_))).collect();

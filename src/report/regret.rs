@@ -31,13 +31,20 @@ pub fn text(regrets: &Regrets) -> String {
         ]);
     }
     let title = if regrets.title.is_empty() { String::new() } else { format!("{}\n\n", regrets.title) };
-    let bound = number_or_dash(regrets.bound_e2e_p99_ms);
+    let bound = match regrets.bound_e2e_p99_ms {
+        Some(bound) => format!(
+            "no policy can bring E2E P99 below {} ms here: every request alone on its best replica, all that others hold cached",
+            number(bound)
+        ),
+        None => "none, because it depends on the policy which requests are counted: a closed loop with a warm-up, a cool-down or \
+                 an end"
+            .to_string(),
+    };
     format!(
         "{title}{}\n\
          regret: the end at the replica chosen less the soonest end at any, if nobody came after (first repetition)\n\
          fewest wrong: how often the replica with the fewest requests in flight was not the soonest, and what going there costs\n\
-         bound: no policy can bring E2E P99 below {bound} ms here: every request alone on its best replica, all that was ever \
-         sent before it cached\n",
+         bound: {bound}\n",
         table.render()
     )
 }

@@ -84,6 +84,9 @@ impl Script {
             engine.disable_symbol(word);
         }
         register(&mut engine);
+        // The language's own would stop the simulation, and not the simulated time.
+        engine.register_fn("sleep", |_: i64| no_clock());
+        engine.register_fn("sleep", |_: f64| no_clock());
         let stream = Arc::new(Mutex::new(seed.stream(Purpose::Routing, gateway)));
         engine.register_fn("random", move || stream.lock().map_or(0.0, |mut stream| stream.random::<f64>()));
         let program = engine
@@ -98,6 +101,11 @@ impl Script {
             reads_gauges: GAUGES.iter().any(|gauge| names(source, gauge)),
             reads_cached_tokens: names(source, "cached_tokens"),
         })
+    }
+
+    /// What errors call it.
+    pub fn file(&self) -> &str {
+        &self.file
     }
 
     /// Whether it has a function of this name with so many parameters.
@@ -195,6 +203,10 @@ impl Script {
             }
         })
     }
+}
+
+fn no_clock() -> Result<(), Box<EvalAltResult>> {
+    Err("a script has no clock to sleep by".into())
 }
 
 fn at(file: &str, place: Position, reason: &str) -> String {

@@ -138,6 +138,11 @@ impl Loaded {
         resolve::resolve(&file, &self.folder).map_err(|fault| fault.locate(&self.name, "").moved_to(at))
     }
 
+    fn embed_scripts(&self, parameters: &mut toml::Table) -> Result<(), ScenarioError> {
+        let embedded = resolve::embed_scripts(parameters, &self.folder);
+        embedded.map_err(|fault| fault.locate(&self.name, &self.text))
+    }
+
     /// The scenario with all that was left open filled in, to be written into `folder`: it runs again to the
     /// same bytes.
     ///
@@ -149,8 +154,14 @@ impl Loaded {
         if !policies.is_empty() {
             file.policies = policies.to_vec();
         }
-        resolve::inline_scripts(&mut file.router.parameters, &self.folder)
-            .map_err(|fault| fault.locate(&self.name, &self.text))?;
+        self.embed_scripts(&mut file.router.parameters)?;
+        for variant in &mut file.variants {
+            let router = variant.get_mut("router").and_then(toml::Value::as_table_mut);
+            let parameters = router.and_then(|router| router.get_mut("parameters"));
+            if let Some(parameters) = parameters.and_then(toml::Value::as_table_mut) {
+                self.embed_scripts(parameters)?;
+            }
+        }
         if let Some(trace) = &mut file.workload.trace {
             *trace = relative(&self.folder.join(&*trace), folder);
         }

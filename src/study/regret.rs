@@ -7,11 +7,13 @@
 use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
-use rustc_hash::FxHashSet;
+use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 use super::compare::Contender;
 use super::run::{Keep, StudyError, Traces, jobs, simulate_with};
+use crate::fleet::End;
+use crate::metrics::quantile::Sample;
 use crate::replica::block_keys::leading_keys;
 use crate::request::Outcome;
 use crate::router::judged::{Judged, Judgement, Judgements};
@@ -88,7 +90,7 @@ pub fn regrets(contenders: &[Contender], ran: &(dyn Fn() + Sync)) -> Result<Regr
     Ok(Regrets {
         title: first.title.clone(),
         regrets,
-        bound_e2e_p99_ms: percentile(bounds(first, &drawn[0]).into_iter().map(Span::as_ms), 0.99),
+        bound_e2e_p99_ms: bounds(first, &drawn[0]).and_then(|bounds| quantile_ms(&bounds)),
     })
 }
 
@@ -172,42 +174,73 @@ fn percentile(values: impl Iterator<Item = f64>, share: f64) -> Option<f64> {
 }
 
 /// For each counted request an E2E that no policy can beat on this fleet: alone on its best replica, with every leading block
-/// cached that any earlier request of the run had, the host's time hidden, and the network's delays. Rests on one assumption:
-/// a step takes no less time with more in it.
-pub fn bounds(scenario: &Scenario, jobs: &[Job]) -> Vec<Span> {
+/// cached that another request of the run has (an earlier one, where the order of sending is known), the host's time hidden, and
+/// the network's delays. Rests on one assumption: a step takes no less time with more in it. None where it depends on the policy
+/// which requests are counted: in a closed loop with a warm-up, a cool-down or an end.
+pub fn bounds(scenario: &Scenario, jobs: &[Job]) -> Option<Vec<Span>> {
+    let closed = Sessions::are_in(jobs);
+    let all_count = scenario.warmup == Span::ZERO
+        && scenario.warmup_rule.is_none()
+        && scenario.cooldown == Span::ZERO
+        && scenario.end == End::Drain;
+    if closed && !all_count {
+        return None;
+    }
     let counted = scenario.counted();
-    let mut seen: FxHashSet<u64> = FxHashSet::default();
+    let mut sizes: Vec<u32> = scenario.replicas.iter().map(|kind| kind.facts.engine.block_size).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    // How many requests hold each block, at the block sizes that there are.
+    let mut holders: FxHashMap<u64, u32> = FxHashMap::default();
     let mut keys = Vec::new();
-    let mut bounds = Vec::with_capacity(jobs.len());
+    let mut hold = |job: &Job, holders: &mut FxHashMap<u64, u32>| {
+        // What was answered is cached too, where its identity is known.
+        let tokens = job.request.content.tokens().max(job.request.prompt_tokens);
+        for &size in &sizes {
+            leading_keys(job.request.id, &job.request.content, size, tokens / size, &mut keys);
+            for &key in &keys {
+                *holders.entry(key).or_insert(0) += 1;
+            }
+        }
+    };
+    if closed {
+        jobs.iter().for_each(|job| hold(job, &mut holders));
+    }
+    let others = u32::from(closed);
     let network = scenario.network;
+    let mut bounds = Vec::with_capacity(jobs.len());
+    let mut own = Vec::new();
     for job in jobs {
         let request = &job.request;
-        let mut alone: Option<Span> = None;
-        let mut block_size = 16;
-        for kind in &scenario.replicas {
-            let facts = &kind.facts;
-            block_size = facts.engine.block_size;
-            if !(1..facts.engine.max_model_len).contains(&request.prompt_tokens) {
-                continue;
-            }
-            let blocks = request.prompt_tokens / block_size;
-            leading_keys(request.id, &request.content, block_size, blocks, &mut keys);
-            let hits = keys.iter().take_while(|key| seen.contains(key)).count() as u32;
-            let cached = if facts.engine.enable_prefix_caching { hits * block_size } else { 0 };
-            let time = solo(facts, job, cached);
-            alone = Some(alone.map_or(time, |best: Span| best.min(time)));
+        let kinds = scenario.replicas.iter().map(|kind| &kind.facts);
+        let fits = |facts: &&Facts| (1..facts.engine.max_model_len).contains(&request.prompt_tokens);
+        let alone = kinds.filter(fits).map(|facts| {
+            let size = facts.engine.block_size;
+            leading_keys(request.id, &request.content, size, request.prompt_tokens / size, &mut own);
+            let held = |key: &&u64| holders.get(key).is_some_and(|&count| count > others);
+            let hits = own.iter().take_while(held).count() as u32;
+            solo(facts, job, if facts.engine.enable_prefix_caching { hits * size } else { 0 })
+        });
+        let alone = alone.min();
+        if !closed {
+            hold(job, &mut holders);
         }
-        leading_keys(request.id, &request.content, block_size, request.prompt_tokens / block_size, &mut keys);
-        seen.extend(keys.iter().copied());
         if let Some(time) = alone
-            && counted.contains(&job.sent)
+            && (closed || counted.contains(&job.sent))
         {
             let ways = (network.client_to_router + network.router_to_replica) * 2 + network.frontend;
             let tokens = u64::from(request.output_tokens.min(request.max_tokens.unwrap_or(u32::MAX)));
             bounds.push(ways + time + network.per_token * tokens.saturating_sub(1));
         }
     }
-    bounds
+    Some(bounds)
+}
+
+/// The percentile as all results have it.
+fn quantile_ms(spans: &[Span]) -> Option<f64> {
+    let mut sample = Sample::default();
+    spans.iter().for_each(|&span| sample.add(span));
+    sample.percentile_with_lost_ms(0, 99.0)
 }
 
 /// GPU time of a request alone.
@@ -273,10 +306,35 @@ mod tests {
             let jobs: Arc<[Job]> = jobs(&contender.scenario, None, 0).unwrap().into();
             let result =
                 super::super::run::run(&contender.scenario, &jobs, 0, false, Keep::Outcomes).unwrap();
-            for (bound, outcome) in bounds(&contender.scenario, &jobs).iter().zip(&result.outcomes) {
+            for (bound, outcome) in bounds(&contender.scenario, &jobs).unwrap().iter().zip(&result.outcomes) {
                 assert!(outcome.e2e().is_none_or(|e2e| e2e >= *bound), "{outcome:?} {bound:?}");
             }
         }
+    }
+
+    #[test]
+    fn answers_that_are_cached_count_for_the_bound_and_a_closed_loop_has_one_if_all_count() {
+        let chats = r#"
+            [workload]
+            requests = 60
+            arrivals = { rate_per_s = 2.0 }
+            prompt_tokens = { distribution = "lognormal", mean = 300, std = 300, max = 3000 }
+            output_tokens = { distribution = "lognormal", mean = 300, std = 200, max = 2000 }
+            prefixes = { groups = 1, tokens = 600 }
+            [workload.sessions]
+            turns = { distribution = "zipf", max = 10, exponent = 0.5 }
+            think = { distribution = "fixed", seconds = 1.0 }
+            [[replicas]]
+            count = 2
+            model = "llama-3.1-8b"
+            gpu = "h100-sxm"
+        "#;
+        let judged = regrets(&contenders(chats, &["session-hash", "round-robin"]), &|| {}).unwrap();
+        let bound = judged.bound_e2e_p99_ms.unwrap();
+        assert!(judged.regrets.iter().all(|regret| regret.e2e_p99_ms.unwrap() >= bound), "{judged:?}");
+        let warmed =
+            regrets(&contenders(&format!("warmup_s = 3\n{chats}"), &["round-robin"]), &|| {}).unwrap();
+        assert_eq!(warmed.bound_e2e_p99_ms, None);
     }
 
     #[test]

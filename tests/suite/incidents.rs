@@ -149,3 +149,10 @@ fn late_and_lost_events_cost_hits() {
         (hits("kv_event_delay_ms = 0.0"), hits("kv_event_delay_ms = 20000.0"), hits("kv_event_loss = 0.9"));
     assert!(fresh > late + 0.05 && fresh > lost + 0.05, "{fresh} {late} {lost}");
 }
+
+/// A policy of somebody's that keeps everything at the gateway: the run ends all the same, with nothing done.
+#[test]
+fn who_is_held_for_ever_does_not_hold_the_run() {
+    let script = r#"router = { policy = "script", parameters = { source = 'fn choose(request, replicas) { let w = replicas[0].waiting; "hold" }' } }"#;
+    assert_eq!(served(script, &burst(5, 100), 2), (vec![0, 0], 5));
+}

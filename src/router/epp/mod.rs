@@ -295,7 +295,14 @@ impl Router for EndpointPicker {
                 for (score, endpoint) in own.iter_mut().zip(&endpoints) {
                     let replica = script.replica(endpoint.server, arrival, glance);
                     match script.score(arrival, now, replica) {
-                        Ok(answer) => *score = answer,
+                        Ok(answer) if (0.0..=1.0).contains(&answer) => *score = answer,
+                        Ok(answer) => {
+                            self.failure = Some(format!(
+                                "{}: `score` answered {answer}, and a scorer's answer is 0 to 1",
+                                script.file()
+                            ));
+                            return Decision::Reject;
+                        }
                         Err(failure) => {
                             self.failure = Some(failure);
                             return Decision::Reject;

@@ -117,7 +117,7 @@ pub enum WarmupRule {
 }
 
 /// What differs between repetitions of a trace.
-pub(super) use router::inline_scripts;
+pub(super) use router::embed_scripts;
 
 pub use crate::workload::replay::Resample;
 

@@ -1,5 +1,6 @@
 //! The router: a policy by name, its parameters, and how old what it sees is.
 
+use std::io::Read;
 use std::path::Path;
 
 use super::{Fault, RouterPlan, at_least_one, fault, positive, span_ms};
@@ -9,8 +10,24 @@ use crate::scenario::error::nearest_or_all;
 use crate::scenario::file::{RouterFile, ScenarioFile};
 use crate::time::Span;
 
+/// Puts the text of scripts in the place of the names of their files, so that a scenario can be moved.
+pub(in crate::scenario) fn embed_scripts(parameters: &mut toml::Table, folder: &Path) -> Result<(), Fault> {
+    inline_scripts(parameters, folder)?;
+    if parameters.contains_key("source") {
+        parameters.remove("file");
+    }
+    if let Some(toml::Value::Array(scorers)) = parameters.get_mut("scorers") {
+        for scorer in scorers.iter_mut().filter_map(toml::Value::as_table_mut) {
+            if scorer.contains_key("source") {
+                scorer.remove("file");
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Puts the text of scripts beside the names of their files, so that a plan holds all it needs.
-pub(in crate::scenario) fn inline_scripts(parameters: &mut toml::Table, folder: &Path) -> Result<(), Fault> {
+fn inline_scripts(parameters: &mut toml::Table, folder: &Path) -> Result<(), Fault> {
     inline_script("router.parameters.file", parameters, folder)?;
     if let Some(toml::Value::Array(scorers)) = parameters.get_mut("scorers") {
         for (index, scorer) in scorers.iter_mut().enumerate() {
@@ -22,14 +39,28 @@ pub(in crate::scenario) fn inline_scripts(parameters: &mut toml::Table, folder: 
     Ok(())
 }
 
+/// Bytes of a script: more is no script.
+const LONGEST_SCRIPT: u64 = 1_000_000;
+
 fn inline_script(path: &str, parameters: &mut toml::Table, folder: &Path) -> Result<(), Fault> {
     let Some(toml::Value::String(file)) = parameters.get("file") else { return Ok(()) };
     if parameters.contains_key("source") {
-        return Ok(());
+        return Err(
+            fault(path, "a script is either a file or a source").help("leave out one of the two keys")
+        );
     }
-    let source = std::fs::read_to_string(folder.join(file)).map_err(|error| {
-        fault(path, format!("{file}: {error}")).help("name a file relative to this scenario")
-    })?;
+    let refuse = |error: String| {
+        fault(path, format!("{file}: {error}")).help("name a script relative to this scenario")
+    };
+    let mut source = String::new();
+    let opened = std::fs::File::open(folder.join(file)).map_err(|error| refuse(error.to_string()))?;
+    opened.take(LONGEST_SCRIPT + 1).read_to_string(&mut source).map_err(|error| refuse(error.to_string()))?;
+    if source.len() as u64 > LONGEST_SCRIPT {
+        return Err(refuse(format!("is longer than the {LONGEST_SCRIPT} bytes that a script may have")));
+    }
+    if source.trim().is_empty() {
+        return Err(refuse("is empty".into()));
+    }
     parameters.insert("source".into(), toml::Value::String(source));
     Ok(())
 }
@@ -118,6 +149,14 @@ fn impairments(
         Freshness::Polled { interval } => Some(interval),
         Freshness::Fresh => None,
     };
+    let of_polls = view.scrape_ms.is_some() || view.poll_loss.is_some() || view.staleness_limit_ms.is_some();
+    if of_polls && view.fresh == Some(true) {
+        return Err(fault(
+            "router.view",
+            "fresh gauges are not scraped, so none comes late, gets lost or goes stale",
+        )
+        .help("leave out `fresh`, or the other keys"));
+    }
     if polled.is_some_and(|interval| scrape >= interval) && view.scrape_ms.is_some() {
         return Err(fault(at("scrape_ms"), "a read must arrive before the next one is made")
             .help("make poll_interval_ms longer"));
