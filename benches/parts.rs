@@ -181,6 +181,7 @@ fn choices(criterion: &mut Criterion) {
             let mut router = policies::build(policy, &toml::Table::new(), Seed(1), 0).expect("a policy");
             let mut still =
                 Still { facts: facts(), view: View::new(servers, Freshness::Fresh, None), servers };
+            router.meet(servers);
             group.bench_function(BenchmarkId::new(policy, servers), |bencher| {
                 bencher.iter(|| {
                     let Decision::Send(server) = router.decide(black_box(&arrival), &mut still) else {

@@ -82,11 +82,13 @@ fn product_named(name: &str) -> Result<&'static Product, CliError> {
 fn of_product(loaded: &Loaded, product: &Product) -> Result<(Vec<Contender>, Vec<String>), CliError> {
     loaded.resolve().map_err(CliError::input)?;
     let policies: Vec<String> = product.policies().map(str::to_string).collect();
-    let of = |policy: &String| {
-        let scenario = loaded.with_policy(policy).map_err(CliError::input)?;
-        Ok(Contender { name: policy.clone(), scenario })
-    };
-    Ok((policies.iter().map(of).collect::<Result<_, CliError>>()?, policies))
+    let contenders = policies.iter().map(|policy| with_policy(loaded, policy));
+    Ok((contenders.collect::<Result<_, CliError>>()?, policies))
+}
+
+fn with_policy(loaded: &Loaded, policy: &str) -> Result<Contender, CliError> {
+    let scenario = loaded.with_policy(policy).map_err(CliError::input)?;
+    Ok(Contender { name: policy.to_string(), scenario })
 }
 
 /// The winner in the product's own words, and who cannot be told from it.
@@ -141,8 +143,7 @@ pub(super) fn contenders(
         if contenders.iter().any(|contender| contender.name == *policy) {
             return Err(CliError::Input(format!("--policies: `{policy}` is named twice")));
         }
-        let scenario = loaded.with_policy(policy).map_err(CliError::input)?;
-        contenders.push(Contender { name: policy.clone(), scenario });
+        contenders.push(with_policy(loaded, policy)?);
     }
     for (index, name) in variants.into_iter().enumerate() {
         let scenario = loaded.with_variant(index).map_err(CliError::input)?;

@@ -167,7 +167,7 @@ fn check_that_keys_are_read(loaded: &Loaded, contenders: &[Contender]) -> Result
     // The endpoint picker's prefix producer may be the precise one whatever the composition's own is.
     let reads_events =
         |policy: &&PolicyInfo| policy.reads.contains("KV events") || policy.name.starts_with("epp-");
-    if of_events && !policies().copied().any(|policy| reads_events(&policy)) {
+    if of_events && !policies().any(reads_events) {
         return unused("KV events", "epp-precise");
     }
     let workload = &loaded.file.workload;

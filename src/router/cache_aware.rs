@@ -113,7 +113,6 @@ impl Router for CacheAware {
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         let (servers, now) = (glance.servers(), glance.now());
-        self.processed.resize(servers, 0);
         let loads: Vec<u32> = (0..servers).map(|server| glance.mine(server).in_flight).collect();
         let (least, most) =
             (loads.iter().min().copied().unwrap_or(0), loads.iter().max().copied().unwrap_or(0));

@@ -45,7 +45,6 @@ impl Router for DrainTime {
 
     fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         let (servers, now) = (glance.servers(), glance.now());
-        self.ends.resize(servers, VecDeque::new());
         let ends = &mut self.ends;
         let scores = (0..servers).map(|server| {
             let ends = &mut ends[server];
@@ -58,9 +57,6 @@ impl Router for DrainTime {
 
     fn heard(&mut self, feedback: &Feedback) {
         if let Feedback::Completed { server, at, .. } = *feedback {
-            if self.ends.len() <= server {
-                self.ends.resize(server + 1, VecDeque::new());
-            }
             self.ends[server].push_back(at);
         }
     }
@@ -75,6 +71,7 @@ mod tests {
     #[test]
     fn who_ends_more_may_have_more() {
         let mut router = policy("drain-time", "");
+        router.meet(2);
         let mut scene = Scene::in_flight(&[6, 4]);
         let mut end = |server, seconds| {
             let id = RequestId(0);

@@ -139,7 +139,6 @@ impl Router for DynamoKv {
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         let servers = glance.servers();
-        self.active.resize(servers, FxHashMap::default());
         let block = glance.facts(0).engine.block_size;
         let mut blocks = Vec::new();
         leading_keys(arrival.id, &arrival.content, block, arrival.prompt_tokens.div_ceil(block), &mut blocks);

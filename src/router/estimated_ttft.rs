@@ -2,7 +2,7 @@
 //!
 //! Mooncake's Conductor (FAST 2025): TTFT = T_queue + T_prefill(L, cached), argmin; the first of equals. T_queue: the prices of
 //! the prompts that this gateway has in flight there and has heard no token of; T_prefill: the price of this request's uncached
-//! tokens, attending to the cached ones, in one step on that card. Cached tokens are looked up in the engines' caches.
+//! tokens, attending to the cached ones, in steps of the token budget on that card. Cached tokens are looked up in the engines' caches.
 //! Transfers of caches between replicas are not modelled, so the cache counts where it is.
 
 use rustc_hash::FxHashMap;

@@ -144,7 +144,6 @@ impl Router for ExpectedWait {
 
     fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         let servers = glance.servers();
-        self.loads.resize(servers, Load::default());
         let (mut reported, mut throughputs) = (0u32, 0.0);
         for (server, load) in self.loads.iter_mut().enumerate() {
             load.read(glance.signals(server));

@@ -105,7 +105,7 @@ pub trait Glance {
     fn mine(&self, server: Server) -> Mine;
     /// Its gauges as of now, whatever the scenario says: the answer to a probe of the policy's own.
     fn probe(&mut self, server: Server) -> Glimpse;
-    /// Leading prompt tokens in its prefix cache, as an index of its KV events has them. Events take no time here.
+    /// Leading prompt tokens in its prefix cache, as an index of its KV events has them: as late as the scenario says.
     fn cached_tokens(&mut self, server: Server, arrival: &Arrival) -> u32;
     /// When this request would end there if nobody came after it, by a copy of the engine that a side-car runs ahead with
     /// predicted lengths; none if that is after `until`.

@@ -86,7 +86,6 @@ impl Router for PeakEwma {
 
     fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         let servers = glance.servers();
-        self.averages.resize(servers, (self.parameters.default_rtt_ms / 1e3, glance.now()));
         if servers == 1 {
             return Decision::Send(0);
         }

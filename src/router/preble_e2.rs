@@ -177,7 +177,6 @@ impl Router for PrebleE2 {
     }
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
-        self.servers.resize(glance.servers(), 0);
         self.forget(glance.now());
         self.weigh(arrival, glance);
         let costs = &self.costs;

@@ -174,12 +174,6 @@ impl PredictedCompletion {
         predicted.min(arrival.max_tokens.unwrap_or(u32::MAX)).max(1)
     }
 
-    fn grow(&mut self, servers: usize) {
-        if self.outstanding.len() < servers {
-            self.outstanding.resize(servers, Out::default());
-        }
-    }
-
     /// When this request would be done if it were sent to `server`, counted from now.
     fn estimate(
         &mut self,
@@ -339,11 +333,10 @@ impl Router for PredictedCompletion {
     }
 
     fn meet(&mut self, servers: usize) {
-        self.grow(servers);
+        self.outstanding.resize(servers, Out::default());
     }
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
-        self.grow(glance.servers());
         let now = glance.now();
         let mut best: Option<((Span, u32), Server)> = None;
         for server in 0..glance.servers() {

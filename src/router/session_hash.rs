@@ -69,7 +69,6 @@ impl Router for SessionHash {
         if let Some(session) = arrival.session {
             return Decision::Send(self.ring.walk(session, servers).next().unwrap_or(0));
         }
-        self.sends.resize(servers, VecDeque::new());
         for sends in &mut self.sends {
             while sends.pop_front_if(|at| now.saturating_since(*at) > WINDOW).is_some() {}
         }
@@ -78,9 +77,6 @@ impl Router for SessionHash {
     }
 
     fn committed(&mut self, _arrival: &Arrival, server: Server, at: Time) {
-        if self.sends.len() <= server {
-            self.sends.resize(server + 1, VecDeque::new());
-        }
         self.sends[server].push_back(at);
     }
 }

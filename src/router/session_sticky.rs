@@ -73,7 +73,6 @@ impl Router for SessionSticky {
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         let (servers, now) = (glance.servers(), glance.now());
-        self.counts.resize(servers, 0);
         let Some(session) = arrival.session else {
             let fewest = |server: &Server| glance.mine(*server).in_flight;
             return Decision::Send((0..servers).min_by_key(fewest).unwrap_or(0));

@@ -87,6 +87,7 @@ impl Scene {
 
     /// Where the policy sends it.
     pub(super) fn send(&mut self, router: &mut dyn Router, arrival: &Arrival) -> Server {
+        router.meet(self.mine.len());
         let Decision::Send(server) = router.decide(arrival, self) else { panic!("it is sent") };
         server
     }

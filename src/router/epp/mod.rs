@@ -294,15 +294,14 @@ impl Router for EndpointPicker {
             if let Some(script) = script {
                 for (score, endpoint) in own.iter_mut().zip(&endpoints) {
                     let replica = script.replica(endpoint.server, arrival, glance);
-                    match script.score(arrival, now, replica) {
-                        Ok(answer) if (0.0..=1.0).contains(&answer) => *score = answer,
-                        Ok(answer) => {
-                            self.failure = Some(format!(
-                                "{}: `score` answered {answer}, and a scorer's answer is 0 to 1",
-                                script.file()
-                            ));
-                            return Decision::Reject;
-                        }
+                    let answer = script.score(arrival, now, replica).and_then(|answer| {
+                        let (file, good) = (script.file(), (0.0..=1.0).contains(&answer));
+                        good.then_some(answer).ok_or_else(|| {
+                            format!("{file}: `score` answered {answer}, and a scorer's answer is 0 to 1")
+                        })
+                    });
+                    match answer {
+                        Ok(answer) => *score = answer,
                         Err(failure) => {
                             self.failure = Some(failure);
                             return Decision::Reject;

@@ -116,9 +116,9 @@ pub enum WarmupRule {
     Mser5,
 }
 
-/// What differs between repetitions of a trace.
 pub(super) use router::embed_scripts;
 
+/// What differs between repetitions of a trace.
 pub use crate::workload::replay::Resample;
 
 /// Replicas that are alike.
