@@ -7,7 +7,7 @@ use std::sync::Arc;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tailcast::observe::Silence;
 use tailcast::random::Seed;
-use tailcast::replica::{self, EngineConfig, Input, Limit, Replica, SchedulingPolicy};
+use tailcast::replica::{self, EngineConfig, Input, Limit, Replica};
 use tailcast::request::{Arrival, Content, ContentRun, Request, RequestId};
 use tailcast::router::{Assumed, Decision, Facts, Feedback, Freshness, Glance, Mine, Server, View, policies};
 use tailcast::signals::{Glimpse, Signals};
@@ -17,23 +17,8 @@ use tailcast::trace::{self, ReadOptions};
 
 fn facts() -> Facts {
     Facts {
-        engine: EngineConfig {
-            block_size: 16,
-            num_gpu_blocks: 30_000,
-            max_num_batched_tokens: 8_192,
-            max_num_seqs: 256,
-            max_model_len: 32_768,
-            enable_prefix_caching: true,
-            enable_chunked_prefill: true,
-            long_prefill_token_threshold: 0,
-            scheduler_reserve_full_isl: true,
-            watermark_blocks: 0,
-            scheduling_policy: SchedulingPolicy::Fcfs,
-            async_scheduling: true,
-            speculation: None,
-            kv_load_delay_steps: 0,
-            empty_step_sleep: Span::from_ms(1),
-        },
+        labels: Vec::new(),
+        engine: EngineConfig::plain(30_000, 8_192, 256, 32_768),
         step_time: Arc::new(Affine {
             base: Span::from_ms(6),
             per_token: Span::from_us(30),

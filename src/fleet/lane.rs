@@ -81,7 +81,7 @@ impl<O: Observer> Look<'_, O> {
             let output_tokens = length(arrival.predicted_output_tokens, 0).min(limit);
             let arrival_order = (self.now + self.way).as_ps();
             // Identities of answers are part of the truth.
-            let content = arrival.content.clone();
+            let content = self.request.content.truncated(self.request.prompt_tokens);
             let request = Request { output_tokens, arrival_order, content, ..self.request.clone() };
             copy.deliver(self.now + self.way, u64::MAX, Input::Add(request));
         }

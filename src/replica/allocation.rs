@@ -4,7 +4,6 @@
 //! After `vllm/v1/core/kv_cache_manager.py`.
 
 use super::block_keys::KeyChain;
-use super::prefix_table::Hits;
 use super::scheduler::Scheduler;
 use super::sequence::{Slot, State};
 use super::step::Step;
@@ -30,17 +29,18 @@ impl Scheduler {
         let block_size = self.config.block_size;
         let most = content.tokens().min(prompt_tokens) / block_size;
         let mut chain = KeyChain::new(block_size, request);
-        let mut hits = Hits::default();
-        let mut start = 0;
+        let (mut start, mut found) = (0, 0);
         while self.config.enable_prefix_caching && start < most {
             let span = chain.next(content);
             let blocks = span.end.min(most) - span.start;
-            if self.cache.look_up(span.key, blocks, &mut hits) < blocks {
+            let of_span = self.cache.count_found(span.key, blocks);
+            found += of_span;
+            if of_span < blocks {
                 break;
             }
             start = span.end;
         }
-        hits.len() * block_size
+        found * block_size
     }
 
     /// Finds the longest cached prefix into `hits` and counts the look-up; returns its tokens.

@@ -69,6 +69,33 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
+    /// An engine of the library's user: vLLM's own settings, with a pool of so many blocks, a step of so many tokens, and so many
+    /// sequences of so many tokens at once.
+    pub fn plain(
+        num_gpu_blocks: u32,
+        max_num_batched_tokens: u32,
+        max_num_seqs: u32,
+        max_model_len: u32,
+    ) -> EngineConfig {
+        EngineConfig {
+            block_size: 16,
+            num_gpu_blocks,
+            max_num_batched_tokens,
+            max_num_seqs,
+            max_model_len,
+            enable_prefix_caching: true,
+            enable_chunked_prefill: true,
+            long_prefill_token_threshold: 0,
+            scheduler_reserve_full_isl: true,
+            watermark_blocks: 0,
+            scheduling_policy: SchedulingPolicy::Fcfs,
+            async_scheduling: true,
+            speculation: None,
+            kv_load_delay_steps: 0,
+            empty_step_sleep: Span::from_ms(1),
+        }
+    }
+
     /// Blocks that hold `tokens` tokens.
     pub fn blocks_for(&self, tokens: u32) -> u32 {
         tokens.div_ceil(self.block_size)

@@ -111,28 +111,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::replica::{EngineConfig, SchedulingPolicy};
+    use crate::replica::EngineConfig;
     use crate::request::{Content, ContentRun, Request};
     use crate::step_time::affine::Affine;
     use crate::time::Span;
 
     fn replica(blocks: u32, asynchronous: bool) -> Replica {
         let config = EngineConfig {
-            block_size: 16,
-            num_gpu_blocks: blocks,
-            max_num_batched_tokens: 256,
-            max_num_seqs: 12,
-            max_model_len: 500,
-            enable_prefix_caching: true,
-            enable_chunked_prefill: true,
-            long_prefill_token_threshold: 0,
-            scheduler_reserve_full_isl: true,
-            watermark_blocks: 0,
-            scheduling_policy: SchedulingPolicy::Fcfs,
             async_scheduling: asynchronous,
-            speculation: None,
-            kv_load_delay_steps: 0,
             empty_step_sleep: Span::ZERO,
+            ..EngineConfig::plain(blocks, 256, 12, 500)
         };
         let step_time = Affine {
             base: Span::from_ms(5),

@@ -82,6 +82,11 @@ impl KvCache {
         self.table.look_up(span, most, hits)
     }
 
+    /// How many leading blocks of a span a look-up would find, `most` at most.
+    pub(super) fn count_found(&self, span: BlockKey, most: u32) -> u32 {
+        self.table.count_found(span, most)
+    }
+
     /// How many of these blocks nobody refers to, so that holding them takes them off the free list.
     pub(super) fn count_evictable(&self, hits: &Hits) -> u32 {
         self.table.count_free(hits)

@@ -138,6 +138,17 @@ impl PrefixTable {
         blocks
     }
 
+    /// How many leading blocks of a span can be found, `most` at most.
+    pub(super) fn count_found(&self, key: BlockKey, most: u32) -> u32 {
+        let Some(&span) = self.by_key.get(&key) else { return 0 };
+        let entry = &self.entries[span as usize];
+        if entry.apart > 0 {
+            (0..most).take_while(|&block| self.twins.first(block_key(key, block)).is_some()).count() as u32
+        } else {
+            most.min(entry.blocks.len() as u32)
+        }
+    }
+
     /// How many of these blocks nobody holds.
     pub(super) fn count_free(&self, hits: &Hits) -> u32 {
         let mut first = 0;

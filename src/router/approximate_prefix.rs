@@ -43,6 +43,8 @@ impl Parameters {
 pub struct ApproximatePrefix {
     belief: Belief,
     servers: usize,
+    /// What the last look-up found.
+    cached: Vec<u32>,
 }
 
 impl ApproximatePrefix {
@@ -55,7 +57,7 @@ impl ApproximatePrefix {
             ttl: None,
             most_matched: parameters.max_prefix_tokens / block_tokens,
         };
-        ApproximatePrefix { belief: Belief::new(keeping), servers: 0 }
+        ApproximatePrefix { belief: Belief::new(keeping), servers: 0, cached: Vec::new() }
     }
 
     /// Tokens of a hashed block.
@@ -64,11 +66,13 @@ impl ApproximatePrefix {
     }
 
     /// Prompt tokens believed to be cached at each replica.
-    pub fn cached_tokens(&mut self, arrival: &Arrival, servers: usize, now: Time) -> Vec<u32> {
+    pub fn cached_tokens(&mut self, arrival: &Arrival, servers: usize, now: Time) -> &[u32] {
         self.servers = self.servers.max(servers);
         let size = self.belief.block_tokens();
         let blocks = self.belief.matched(arrival, servers, now, true);
-        blocks.iter().map(|blocks| blocks * size).collect()
+        self.cached.clear();
+        self.cached.extend(blocks.iter().map(|blocks| blocks * size));
+        &self.cached
     }
 
     /// The request's prompt was sent there.

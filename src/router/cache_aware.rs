@@ -14,7 +14,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 
 use super::belief::{Belief, Keeping};
-use super::{Decision, Glance, PolicyInfo, Router, Server, Sight};
+use super::{Decision, Glance, PolicyInfo, Router, Server, Sight, least_and_most_in_flight};
 use crate::request::Arrival;
 use crate::time::Time;
 
@@ -113,9 +113,7 @@ impl Router for CacheAware {
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         let (servers, now) = (glance.servers(), glance.now());
-        let loads: Vec<u32> = (0..servers).map(|server| glance.mine(server).in_flight).collect();
-        let (least, most) =
-            (loads.iter().min().copied().unwrap_or(0), loads.iter().max().copied().unwrap_or(0));
+        let (least, most) = least_and_most_in_flight(glance);
         let Parameters { cache_threshold, balance_abs_threshold, balance_rel_threshold, fallback, .. } =
             self.parameters;
         let uneven = most - least > balance_abs_threshold
@@ -133,7 +131,7 @@ impl Router for CacheAware {
                 return Decision::Send((0..servers).min_by_key(tree).unwrap_or(0));
             }
         }
-        let rank = |server: &Server| (loads[*server], self.processed[*server]);
+        let rank = |server: &Server| (glance.mine(*server).in_flight, self.processed[*server]);
         Decision::Send((0..servers).min_by_key(rank).unwrap_or(0))
     }
 

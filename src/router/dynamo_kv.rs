@@ -75,9 +75,14 @@ pub const INFO: PolicyInfo = PolicyInfo {
             parameters,
             belief: None,
             prefill: InFlightTokens::default(),
-            active: Vec::new(),
+            active: ActiveBlocks::default(),
             held: FxHashMap::default(),
             decided: FxHashMap::default(),
+            spare: Vec::new(),
+            cached: Vec::new(),
+            new: Vec::new(),
+            costs: Vec::new(),
+            weights: Vec::new(),
         }))
     },
 };
@@ -90,12 +95,62 @@ pub struct DynamoKv {
     stream: Stream,
     belief: Option<Belief>,
     prefill: InFlightTokens,
-    /// By replica: how many requests in flight have each block.
-    active: Vec<FxHashMap<u64, u32>>,
+    active: ActiveBlocks,
     /// Blocks of each request in flight, and where.
     held: FxHashMap<RequestId, (Server, Vec<u64>)>,
     /// Uncached tokens and blocks of requests whose decision has not taken effect.
     decided: FxHashMap<RequestId, (u64, Vec<u64>)>,
+    /// Lists of blocks that nobody needs any more.
+    spare: Vec<Vec<u64>>,
+    /// Of the decision under way, by replica: tokens cached, blocks that would be new, costs and weights.
+    cached: Vec<u32>,
+    new: Vec<u32>,
+    costs: Vec<f64>,
+    weights: Vec<f64>,
+}
+
+/// Which blocks requests in flight have at which replicas.
+#[derive(Clone, Debug, Default)]
+struct ActiveBlocks {
+    /// Of each block: where, and how many requests have it there.
+    holders: FxHashMap<u64, Vec<(Server, u32)>>,
+    /// Distinct blocks by replica.
+    counts: Vec<u32>,
+}
+
+impl ActiveBlocks {
+    /// Of these blocks, how many each replica does not have, into `new`.
+    fn new_at(&self, blocks: &[u64], new: &mut Vec<u32>) {
+        new.clear();
+        new.resize(self.counts.len(), blocks.len() as u32);
+        for holders in blocks.iter().filter_map(|key| self.holders.get(key)) {
+            holders.iter().for_each(|(server, _)| new[*server] -= 1);
+        }
+    }
+
+    fn add(&mut self, key: u64, server: Server) {
+        let holders = self.holders.entry(key).or_default();
+        match holders.iter_mut().find(|(holder, _)| *holder == server) {
+            Some((_, requests)) => *requests += 1,
+            None => {
+                holders.push((server, 1));
+                self.counts[server] += 1;
+            }
+        }
+    }
+
+    fn remove(&mut self, key: u64, server: Server) {
+        let Some(holders) = self.holders.get_mut(&key) else { return };
+        let Some(place) = holders.iter().position(|(holder, _)| *holder == server) else { return };
+        holders[place].1 -= 1;
+        if holders[place].1 == 0 {
+            holders.swap_remove(place);
+            self.counts[server] -= 1;
+        }
+        if holders.is_empty() {
+            self.holders.remove(&key);
+        }
+    }
 }
 
 impl DynamoKv {
@@ -110,14 +165,16 @@ impl DynamoKv {
     }
 
     /// By chance, the cheaper the likelier.
-    fn softly(&mut self, costs: &[f64]) -> Server {
+    fn softly(&mut self) -> Server {
+        let costs = &self.costs;
         let (least, most) = costs.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), cost| {
             (least.min(*cost), most.max(*cost))
         });
         let width = ((most - least) * self.parameters.router_temperature).max(f64::MIN_POSITIVE);
-        let weights: Vec<f64> = costs.iter().map(|cost| (-(cost - least) / width).exp()).collect();
-        let mut left = self.stream.random::<f64>() * weights.iter().sum::<f64>();
-        for (server, weight) in weights.iter().enumerate() {
+        self.weights.clear();
+        self.weights.extend(costs.iter().map(|cost| (-(cost - least) / width).exp()));
+        let mut left = self.stream.random::<f64>() * self.weights.iter().sum::<f64>();
+        for (server, weight) in self.weights.iter().enumerate() {
             left -= weight;
             if left < 0.0 {
                 return server;
@@ -134,37 +191,39 @@ impl Router for DynamoKv {
     }
 
     fn meet(&mut self, servers: usize) {
-        self.active.resize(servers, FxHashMap::default());
+        self.active.counts.resize(servers, 0);
     }
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         let servers = glance.servers();
         let block = glance.facts(0).engine.block_size;
-        let mut blocks = Vec::new();
+        let mut blocks = self.spare.pop().unwrap_or_default();
         leading_keys(arrival.id, &arrival.content, block, arrival.prompt_tokens.div_ceil(block), &mut blocks);
         let now = glance.now();
-        let cached: Vec<u32> = match self.belief(block) {
+        let mut cached = std::mem::take(&mut self.cached);
+        cached.clear();
+        match self.belief(block) {
             Some(belief) => {
-                belief.matched(arrival, servers, now, false).iter().map(|own| own * block).collect()
+                cached.extend(belief.matched(arrival, servers, now, false).iter().map(|own| own * block));
             }
-            None => (0..servers).map(|server| glance.cached_tokens(server, arrival)).collect(),
-        };
+            None => cached.extend((0..servers).map(|server| glance.cached_tokens(server, arrival))),
+        }
+        self.active.new_at(&blocks, &mut self.new);
         let Parameters { overlap_score_credit, prefill_load_scale, router_temperature, .. } = self.parameters;
         let prompt = u64::from(arrival.prompt_tokens);
-        let costs: Vec<f64> = (0..servers)
-            .map(|server| {
-                let raw = (self.prefill.at(server) + prompt) as f64 / f64::from(block);
-                let credit = overlap_score_credit * f64::from(cached[server] / block);
-                let active = &self.active[server];
-                let new = blocks.iter().filter(|key| !active.contains_key(key)).count();
-                prefill_load_scale * (raw - credit).max(0.0) + (active.len() + new) as f64
-            })
-            .collect();
+        self.costs.clear();
+        self.costs.extend((0..servers).map(|server| {
+            let raw = (self.prefill.at(server) + prompt) as f64 / f64::from(block);
+            let credit = overlap_score_credit * f64::from(cached[server] / block);
+            let decode = self.active.counts[server] + self.new[server];
+            prefill_load_scale * (raw - credit).max(0.0) + f64::from(decode)
+        }));
         let chosen = match router_temperature > 0.0 {
-            true => self.softly(&costs),
-            false => self.picker.least(costs.iter().copied().enumerate()),
+            true => self.softly(),
+            false => self.picker.least(self.costs.iter().copied().enumerate()),
         };
         self.decided.insert(arrival.id, (prompt - u64::from(cached[chosen]).min(prompt), blocks));
+        self.cached = cached;
         Decision::Send(chosen)
     }
 
@@ -172,10 +231,10 @@ impl Router for DynamoKv {
         let Some((uncached, blocks)) = self.decided.remove(&arrival.id) else { return };
         self.prefill.charge(arrival.id, server, uncached);
         for key in &blocks {
-            *self.active[server].entry(*key).or_insert(0) += 1;
+            self.active.add(*key, server);
         }
         self.held.insert(arrival.id, (server, blocks));
-        let servers = self.active.len();
+        let servers = self.active.counts.len();
         if let Some(belief) = &mut self.belief {
             belief.sent(arrival, servers, server, at);
         }
@@ -187,14 +246,10 @@ impl Router for DynamoKv {
             return;
         }
         let Some((server, blocks)) = self.held.remove(&feedback.id()) else { return };
-        for key in blocks {
-            if let Some(count) = self.active[server].get_mut(&key) {
-                *count -= 1;
-                if *count == 0 {
-                    self.active[server].remove(&key);
-                }
-            }
+        for key in &blocks {
+            self.active.remove(*key, server);
         }
+        self.spare.push(blocks);
     }
 }
 

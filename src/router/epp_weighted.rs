@@ -77,4 +77,27 @@ mod tests {
         let refused = crate::router::policies::build("epp-weighted", &nothing, crate::random::Seed(0), 0);
         assert!(refused.err().unwrap().to_string().contains("nothing would be weighed"));
     }
+
+    #[test]
+    fn saturated_endpoints_are_passed_over_unless_all_are() {
+        let fewest = "scorers = [{ type = \"active-request-scorer\" }]\nfilters = [{ type = \"";
+        let mut router = policy("epp-weighted", &format!("{fewest}utilization-detector\" }}]"));
+        let mut scene = Scene::in_flight(&[0, 3, 5]);
+        // Five waiting are saturated, and so is a cache that is four fifths full.
+        scene.signals[0].waiting = 5;
+        assert_eq!(scene.send(&mut *router, &prompt(0, 1, 100)), 1);
+        scene.signals[1].kv_blocks_used = 800;
+        assert_eq!(scene.send(&mut *router, &prompt(1, 1, 100)), 2);
+        scene.signals[2].waiting = 9;
+        assert_eq!(scene.send(&mut *router, &prompt(2, 1, 100)), 0);
+        let most = format!(
+            "{fewest}concurrency-detector\", max_concurrency = 4 }}, {{ type = \"decode-filter\" }}]"
+        );
+        let mut router = policy("epp-weighted", &most);
+        let scene = &mut Scene::in_flight(&[9, 3, 4]);
+        scene.facts.labels.push(("llm-d.ai/role".into(), "decode".into()));
+        assert_eq!(scene.send(&mut *router, &prompt(0, 1, 100)), 1);
+        scene.facts.labels[0].1 = "prefill".into();
+        assert_eq!(router.decide(&prompt(1, 1, 100), scene), Decision::Reject);
+    }
 }

@@ -56,14 +56,12 @@ impl Router for HitMinusLoad {
         let servers = glance.servers();
         let load = |glance: &dyn Glance, server: Server| f64::from(glance.mine(server).in_flight);
         let mean = (0..servers).map(|server| load(glance, server)).sum::<f64>() / servers as f64;
-        let scores: Vec<(Server, f64)> = (0..servers)
-            .map(|server| {
-                let hit = f64::from(glance.cached_tokens(server, arrival))
-                    / f64::from(arrival.prompt_tokens.max(1));
-                (server, self.beta * (load(glance, server) - mean) / mean.max(1.0) - hit)
-            })
-            .collect();
-        Decision::Send(self.picker.least(scores))
+        let score = |server: Server| {
+            let cached = f64::from(glance.cached_tokens(server, arrival));
+            let hit = cached / f64::from(arrival.prompt_tokens.max(1));
+            (server, self.beta * (load(glance, server) - mean) / mean.max(1.0) - hit)
+        };
+        Decision::Send(self.picker.least((0..servers).map(score)))
     }
 }
 

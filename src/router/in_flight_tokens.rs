@@ -1,6 +1,7 @@
 //! Tokens that a gateway counts as outstanding at each replica.
 //!
-//! Knows what was charged for each request and where. When a charge is released is the policy's choice.
+//! Knows what was charged for each request and where, and what will be charged for a request whose decision has not taken
+//! effect. When a charge is released is the policy's choice.
 
 use rustc_hash::FxHashMap;
 
@@ -12,6 +13,8 @@ use crate::request::RequestId;
 pub struct InFlightTokens {
     charges: FxHashMap<RequestId, (Server, u64)>,
     sums: Vec<u64>,
+    /// Of requests whose decision has not taken effect.
+    decided: FxHashMap<RequestId, u64>,
 }
 
 impl InFlightTokens {
@@ -22,6 +25,17 @@ impl InFlightTokens {
         }
         self.sums[server] += tokens;
         self.charges.insert(id, (server, tokens));
+    }
+
+    /// Keeps in mind what a request will be charged as soon as its decision takes effect.
+    pub fn decide(&mut self, id: RequestId, tokens: u64) {
+        self.decided.insert(id, tokens);
+    }
+
+    /// Charges what was decided, or `otherwise` if another gateway decided it.
+    pub fn commit(&mut self, id: RequestId, server: Server, otherwise: u64) {
+        let tokens = self.decided.remove(&id).unwrap_or(otherwise);
+        self.charge(id, server, tokens);
     }
 
     /// Releases what a request was charged, if it still is.

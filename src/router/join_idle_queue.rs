@@ -6,7 +6,7 @@
 use rand::RngExt;
 
 use super::round_robin::Parameters;
-use super::{Decision, Glance, PolicyInfo, Router, Server, Sight};
+use super::{Decision, Glance, PolicyInfo, Router, Sight};
 use crate::random::{Purpose, Stream};
 use crate::request::Arrival;
 
@@ -36,11 +36,12 @@ impl Router for JoinIdleQueue {
 
     fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         let servers = glance.servers();
-        let idle: Vec<Server> = (0..servers).filter(|&server| glance.mine(server).in_flight == 0).collect();
-        Decision::Send(match idle.len() {
-            0 => self.stream.random_range(0..servers),
-            count => idle[self.stream.random_range(0..count)],
-        })
+        let mut idle = (0..servers).filter(|&server| glance.mine(server).in_flight == 0);
+        let place = match idle.clone().count() {
+            0 => return Decision::Send(self.stream.random_range(0..servers)),
+            count => self.stream.random_range(0..count),
+        };
+        Decision::Send(idle.nth(place).unwrap_or(0))
     }
 }
 

@@ -54,7 +54,13 @@ pub const INFO: PolicyInfo = PolicyInfo {
             ));
         }
         let stream = seed.stream(Purpose::Routing, gateway);
-        Ok(Box::new(LatencyAverage { parameters, stream, samples: Vec::new(), sent: FxHashMap::default() }))
+        Ok(Box::new(LatencyAverage {
+            parameters,
+            stream,
+            samples: Vec::new(),
+            means: Vec::new(),
+            sent: FxHashMap::default(),
+        }))
     },
 };
 
@@ -64,6 +70,8 @@ pub struct LatencyAverage {
     parameters: Parameters,
     stream: Stream,
     samples: Vec<VecDeque<(Time, Span)>>,
+    /// Of the decision under way.
+    means: Vec<f64>,
     sent: FxHashMap<RequestId, Time>,
 }
 
@@ -80,11 +88,13 @@ impl Router for LatencyAverage {
             while samples.pop_front_if(|(at, _)| now.saturating_since(*at) > ttl).is_some() {}
             samples.iter().map(|(_, latency)| latency.as_s()).sum::<f64>() / samples.len().max(1) as f64
         };
-        let means: Vec<f64> = self.samples.iter_mut().map(mean).collect();
-        let lowest = means.iter().copied().fold(f64::INFINITY, f64::min);
+        self.means.clear();
+        self.means.extend(self.samples.iter_mut().map(mean));
+        let lowest = self.means.iter().copied().fold(f64::INFINITY, f64::min);
         let bound = lowest * (1.0 + self.parameters.lowest_latency_buffer);
-        let quick: Vec<Server> = (0..servers).filter(|&server| means[server] <= bound).collect();
-        Decision::Send(quick[self.stream.random_range(0..quick.len())])
+        let mut quick = (0..servers).filter(|&server| self.means[server] <= bound);
+        let place = self.stream.random_range(0..quick.clone().count());
+        Decision::Send(quick.nth(place).unwrap_or(0))
     }
 
     fn committed(&mut self, arrival: &Arrival, _server: Server, at: Time) {

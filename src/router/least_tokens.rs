@@ -55,18 +55,14 @@ pub struct LeastTokens {
     in_flight: InFlightTokens,
 }
 
-impl LeastTokens {
-    /// Prompt tokens that are not believed to be cached, by replica.
-    fn uncached(&mut self, arrival: &Arrival, servers: usize, now: Time) -> Vec<u64> {
-        let prompt = u64::from(arrival.prompt_tokens);
-        match &mut self.prefix {
-            None => vec![prompt; servers],
-            Some(prefix) => {
-                let cached = prefix.cached_tokens(arrival, servers, now);
-                cached.into_iter().map(|cached| prompt - u64::from(cached)).collect()
-            }
-        }
-    }
+/// Prompt tokens that are believed to be cached at each replica; empty without a belief.
+fn cached<'a>(
+    prefix: &'a mut Option<ApproximatePrefix>,
+    arrival: &Arrival,
+    servers: usize,
+    now: Time,
+) -> &'a [u32] {
+    prefix.as_mut().map_or(&[], |prefix| prefix.cached_tokens(arrival, servers, now))
 }
 
 impl Router for LeastTokens {
@@ -75,16 +71,18 @@ impl Router for LeastTokens {
     }
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
-        let uncached = self.uncached(arrival, glance.servers(), glance.now());
-        let load = |(server, own): (Server, u64)| {
-            (server, ((self.in_flight.at(server) + own) as f64 / SCALE_TOKENS).min(1.0))
+        let servers = glance.servers();
+        let cached = cached(&mut self.prefix, arrival, servers, glance.now());
+        let load = |server: Server| {
+            let own = arrival.prompt_tokens - cached.get(server).unwrap_or(&0);
+            (server, ((self.in_flight.at(server) + u64::from(own)) as f64 / SCALE_TOKENS).min(1.0))
         };
-        Decision::Send(self.picker.least(uncached.into_iter().enumerate().map(load)))
+        Decision::Send(self.picker.least((0..servers).map(load)))
     }
 
     fn committed(&mut self, arrival: &Arrival, server: Server, at: Time) {
-        let own = self.uncached(arrival, server + 1, at)[server];
-        self.in_flight.charge(arrival.id, server, own);
+        let cached = cached(&mut self.prefix, arrival, server + 1, at).get(server).copied().unwrap_or(0);
+        self.in_flight.charge(arrival.id, server, u64::from(arrival.prompt_tokens - cached));
         if let Some(prefix) = &mut self.prefix {
             prefix.sent(arrival, server, at);
         }

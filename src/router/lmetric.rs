@@ -4,12 +4,10 @@
 //! there by the gateway's own count, u this request's own, b the requests in flight; the first of equals. No weight to
 //! tune. Cached tokens are looked up in the engines' caches.
 
-use rustc_hash::FxHashMap;
-
 use super::in_flight_tokens::InFlightTokens;
 use super::round_robin::Parameters;
 use super::{Decision, Feedback, Glance, Picker, PolicyInfo, Router, Server, Sight, Ties};
-use crate::request::{Arrival, RequestId};
+use crate::request::Arrival;
 use crate::time::Time;
 
 /// The entry of this policy in the list.
@@ -24,7 +22,7 @@ pub const INFO: PolicyInfo = PolicyInfo {
         Ok(Box::new(LMetric {
             picker: Picker::new(Ties::First, seed, gateway),
             in_flight: InFlightTokens::default(),
-            decided: FxHashMap::default(),
+            uncached: Vec::new(),
         }))
     },
 };
@@ -34,8 +32,8 @@ pub const INFO: PolicyInfo = PolicyInfo {
 pub struct LMetric {
     picker: Picker,
     in_flight: InFlightTokens,
-    /// Uncached tokens of requests whose decision has not taken effect.
-    decided: FxHashMap<RequestId, u64>,
+    /// Of the prompt being decided, by replica.
+    uncached: Vec<u64>,
 }
 
 impl Router for LMetric {
@@ -44,25 +42,21 @@ impl Router for LMetric {
     }
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
-        let uncached: Vec<u64> = (0..glance.servers())
-            .map(|server| {
-                u64::from(
-                    arrival.prompt_tokens - glance.cached_tokens(server, arrival).min(arrival.prompt_tokens),
-                )
-            })
-            .collect();
+        self.uncached.clear();
+        self.uncached.extend((0..glance.servers()).map(|server| {
+            u64::from(arrival.prompt_tokens.saturating_sub(glance.cached_tokens(server, arrival)))
+        }));
         let score = |(server, own): (Server, &u64)| {
             let batch = u64::from(glance.mine(server).in_flight) + 1;
             (server, (self.in_flight.at(server) + own) * batch)
         };
-        let chosen = self.picker.least(uncached.iter().enumerate().map(score));
-        self.decided.insert(arrival.id, uncached[chosen]);
+        let chosen = self.picker.least(self.uncached.iter().enumerate().map(score));
+        self.in_flight.decide(arrival.id, self.uncached[chosen]);
         Decision::Send(chosen)
     }
 
     fn committed(&mut self, arrival: &Arrival, server: Server, _at: Time) {
-        let own = self.decided.remove(&arrival.id).unwrap_or(u64::from(arrival.prompt_tokens));
-        self.in_flight.charge(arrival.id, server, own);
+        self.in_flight.commit(arrival.id, server, u64::from(arrival.prompt_tokens));
     }
 
     fn heard(&mut self, feedback: &Feedback) {

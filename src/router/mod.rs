@@ -11,6 +11,7 @@ use crate::time::{Span, Time};
 pub mod approximate_prefix;
 pub mod belief;
 pub mod cache_aware;
+pub mod characters;
 pub mod drain_time;
 pub mod dynamo_kv;
 pub mod epp;
@@ -228,6 +229,13 @@ pub trait Router: Send {
     }
 }
 
+/// The least and the most requests in flight at any replica, by the gateway's own count.
+fn least_and_most_in_flight(glance: &dyn Glance) -> (u32, u32) {
+    (0..glance.servers())
+        .map(|server| glance.mine(server).in_flight)
+        .fold((u32::MAX, 0), |(least, most), own| (least.min(own), most.max(own)))
+}
+
 /// How a policy chooses among equals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -275,7 +283,10 @@ impl Picker {
     /// If there is no server.
     pub fn least<S: PartialOrd>(&mut self, scores: impl IntoIterator<Item = (Server, S)>) -> Server {
         use rand::RngExt;
+        let scores = scores.into_iter();
         self.equals.clear();
+        // Everybody may be equal.
+        self.equals.reserve(scores.size_hint().0);
         let mut best: Option<S> = None;
         for (server, score) in scores {
             match &best {

@@ -174,7 +174,7 @@ impl PredictedLatency {
         let servers = glance.servers();
         let cached = self.prefix.cached_tokens(arrival, servers, glance.now());
         self.endpoints.clear();
-        for (server, cached) in cached.into_iter().enumerate() {
+        for (server, &cached) in cached.iter().enumerate() {
             let signals = glance.signals(server).signals;
             let prompt = f64::from(arrival.prompt_tokens);
             let cached_share = f64::from(cached.min(arrival.prompt_tokens)) / prompt.max(1.0);

@@ -87,16 +87,16 @@ impl Router for PrefixHashBounded {
         let servers = glance.servers();
         let tokens = self.parameters.prefix_tokens.min(arrival.prompt_tokens).max(1);
         leading_keys(arrival.id, &arrival.content, tokens, 1, &mut self.keys);
-        let loads: Vec<u32> = (0..servers).map(|server| glance.mine(server).in_flight).collect();
-        let total: u32 = loads.iter().sum();
+        let load = |server: Server| glance.mine(server).in_flight;
+        let total: u32 = (0..servers).map(load).sum();
         let bound = self.parameters.load_factor * f64::from(total + 1) / servers as f64;
-        let fits = |server: &Server| f64::from(loads[*server]) <= bound;
+        let fits = |server: &Server| f64::from(load(*server)) <= bound;
         let mut walk = self.ring.walk(self.keys[0], servers).peekable();
         let owner = walk.peek().copied().unwrap_or(0);
         let chosen = match self.parameters.overflow {
             _ if fits(&owner) => Some(owner),
             Overflow::Clockwise => walk.find(fits),
-            Overflow::LeastLoaded => (0..servers).filter(fits).min_by_key(|server| loads[*server]),
+            Overflow::LeastLoaded => (0..servers).filter(fits).min_by_key(|server| load(*server)),
         };
         Decision::Send(chosen.unwrap_or(owner))
     }

@@ -10,7 +10,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 
 use super::belief::{Belief, Keeping};
-use super::{Decision, Glance, Picker, PolicyInfo, Router, Server, Sight, Ties};
+use super::{Decision, Glance, Picker, PolicyInfo, Router, Server, Sight, Ties, least_and_most_in_flight};
 use crate::request::Arrival;
 use crate::time::{Span, Time};
 
@@ -78,26 +78,23 @@ impl Router for PrefixSigma {
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         self.servers = glance.servers();
         let load = |server: Server| glance.mine(server).in_flight;
-        let (least, most) = (0..self.servers)
-            .map(load)
-            .fold((u32::MAX, 0), |(least, most), own| (least.min(own), most.max(own)));
+        let (least, most) = least_and_most_in_flight(glance);
         let uneven = most - least > self.parameters.imbalance_threshold;
-        let asked: Vec<Server> =
-            (0..self.servers).filter(|&server| !uneven || load(server) == least).collect();
-        let count = asked.len() as f64;
-        let mean = asked.iter().map(|&server| f64::from(load(server))).sum::<f64>() / count;
-        let variance =
-            asked.iter().map(|&server| (f64::from(load(server)) - mean).powi(2)).sum::<f64>() / count;
+        let asked = (0..self.servers).filter(|&server| !uneven || load(server) == least);
+        let loads = asked.clone().map(|server| f64::from(load(server)));
+        let count = loads.clone().count() as f64;
+        let mean = loads.clone().sum::<f64>() / count;
+        let variance = loads.map(|load| (load - mean).powi(2)).sum::<f64>() / count;
         let bound = mean + self.parameters.sigma * variance.sqrt();
         let matched = self.belief.matched(arrival, self.servers, glance.now(), false);
-        let fits = |server: &&Server| matched[**server] > 0 && f64::from(load(**server)) <= bound;
+        let fits = |server: &Server| matched[*server] > 0 && f64::from(load(*server)) <= bound;
         let best = asked
-            .iter()
+            .clone()
             .filter(fits)
-            .min_by_key(|&&server| (std::cmp::Reverse(matched[server]), load(server)));
+            .min_by_key(|&server| (std::cmp::Reverse(matched[server]), load(server)));
         Decision::Send(match best {
-            Some(&server) => server,
-            None => self.picker.least(asked.iter().map(|&server| (server, load(server)))),
+            Some(server) => server,
+            None => self.picker.least(asked.map(|server| (server, load(server)))),
         })
     }
 

@@ -11,7 +11,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 
 use super::belief::{Belief, Keeping};
-use super::{Decision, Glance, PolicyInfo, Router, Server, Sight};
+use super::{Decision, Glance, PolicyInfo, Router, Server, Sight, least_and_most_in_flight};
 use crate::random::{Purpose, Stream};
 use crate::request::Arrival;
 use crate::time::Time;
@@ -72,23 +72,21 @@ impl Router for PrefixTiered {
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         let servers = glance.servers();
         self.servers = servers;
-        let loads: Vec<u32> = (0..servers).map(|server| glance.mine(server).in_flight).collect();
-        let (least, most) =
-            (loads.iter().min().copied().unwrap_or(0), loads.iter().max().copied().unwrap_or(0));
+        let (least, most) = least_and_most_in_flight(glance);
+        let load = |server: Server| glance.mine(server).in_flight;
         let parted = self.parameters.imbalanced_threshold.is_some_and(|threshold| most - least >= threshold);
-        let trees: Vec<usize> = (0..servers).map(|server| self.belief.blocks_at(server)).collect();
-        if parted || trees.iter().all(|tree| *tree == 0) {
+        if parted || (0..servers).all(|server| self.belief.blocks_at(server) == 0) {
             let first = self.stream.random_range(0..servers);
             let second = (first + self.stream.random_range(0..servers.max(2) - 1) + 1) % servers;
-            return Decision::Send(if loads[second] < loads[first] { second } else { first });
+            return Decision::Send(if load(second) < load(first) { second } else { first });
         }
         let matched = self.belief.matched(arrival, servers, glance.now(), false);
         let longest = matched.iter().max().copied().unwrap_or(0);
         let rate = f64::from(longest * BLOCK_TOKENS) / f64::from(arrival.prompt_tokens.max(1));
         let chosen = if rate >= self.parameters.match_rate_threshold {
-            (0..servers).filter(|&server| matched[server] == longest).min_by_key(|&server| loads[server])
+            (0..servers).filter(|&server| matched[server] == longest).min_by_key(|&server| load(server))
         } else {
-            (0..servers).min_by_key(|&server| (trees[server], loads[server]))
+            (0..servers).min_by_key(|&server| (self.belief.blocks_at(server), load(server)))
         };
         Decision::Send(chosen.unwrap_or(0))
     }

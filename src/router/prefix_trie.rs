@@ -67,8 +67,9 @@ impl Router for PrefixTrie {
             let fewest = |server: &Server| glance.mine(*server).in_flight;
             return Decision::Send((0..self.servers).min_by_key(fewest).unwrap_or(0));
         }
-        let best: Vec<Server> = (0..self.servers).filter(|&server| matched[server] == deepest).collect();
-        Decision::Send(best[self.stream.random_range(0..best.len())])
+        let best = (0..self.servers).filter(|&server| matched[server] == deepest);
+        let place = self.stream.random_range(0..best.clone().count());
+        Decision::Send(best.into_iter().nth(place).unwrap_or(0))
     }
 
     fn committed(&mut self, arrival: &Arrival, server: Server, at: Time) {

@@ -6,7 +6,6 @@
 //! of uncached prompt tokens in flight there by the gateway's own count, and of this prompt's own. Cached is what the gateway
 //! sent there, up to as many blocks as the engine has. DualMap moves queued requests off hot replicas too; not modelled.
 
-use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
@@ -17,7 +16,7 @@ use super::ring::Ring;
 use super::{Decision, Feedback, Glance, PolicyInfo, Router, Server, Sight, prices};
 use crate::random::mix;
 use crate::replica::block_keys::leading_keys;
-use crate::request::{Arrival, RequestId};
+use crate::request::Arrival;
 use crate::time::{Span, Time};
 
 /// `[router.parameters]` of this policy.
@@ -61,7 +60,6 @@ pub const INFO: PolicyInfo = PolicyInfo {
             parameters,
             belief: None,
             queued_ps: InFlightTokens::default(),
-            decided: FxHashMap::default(),
             keys: Vec::new(),
         }))
     },
@@ -79,8 +77,6 @@ pub struct PrefixTwoChoice {
     belief: Option<Belief>,
     /// Prices of uncached prompts in flight, in picoseconds.
     queued_ps: InFlightTokens,
-    /// Own price of requests whose decision has not taken effect.
-    decided: FxHashMap<RequestId, u64>,
     keys: Vec<u64>,
 }
 
@@ -122,13 +118,12 @@ impl Router for PrefixTwoChoice {
         let first_is_warmer = here.0 > there.0 && here.2 <= self.slo;
         let takes_second = second_is_warmer || !first_is_warmer && there.2 < here.2;
         let (chosen, own) = if takes_second { (second, there.1) } else { (first, here.1) };
-        self.decided.insert(arrival.id, own);
+        self.queued_ps.decide(arrival.id, own);
         Decision::Send(chosen)
     }
 
     fn committed(&mut self, arrival: &Arrival, server: Server, at: Time) {
-        let own = self.decided.remove(&arrival.id).unwrap_or(0);
-        self.queued_ps.charge(arrival.id, server, own);
+        self.queued_ps.commit(arrival.id, server, 0);
         if let Some(belief) = &mut self.belief {
             belief.sent(arrival, server + 1, server, at);
         }
@@ -142,6 +137,7 @@ impl Router for PrefixTwoChoice {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::RequestId;
     use crate::router::tests::{Scene, policy, prompt};
 
     /// A prompt of 1,000 tokens takes 35.03 ms, one of which 992 are cached 5.26 ms.

@@ -72,6 +72,9 @@ pub const INFO: PolicyInfo = PolicyInfo {
             worst_next: false,
             latencies: Vec::new(),
             sent: FxHashMap::default(),
+            asked: Vec::new(),
+            sorted: Vec::new(),
+            near: Vec::new(),
         }))
     },
 };
@@ -102,22 +105,29 @@ pub struct Prequal {
     latencies: Vec<VecDeque<(u32, Span)>>,
     /// Where and when a request was sent, and how many it met.
     sent: FxHashMap<RequestId, (Server, Time, u32)>,
+    /// Who is probed for the decision under way.
+    asked: Vec<Server>,
+    /// Room for sorting.
+    sorted: Vec<u32>,
+    near: Vec<(u32, Span)>,
 }
 
 impl Prequal {
     /// Requests in flight from which on a replica is hot.
-    fn threshold(&self) -> u32 {
-        let mut sorted: Vec<u32> = self.recent.iter().copied().collect();
-        sorted.sort_unstable();
-        let place = (sorted.len().saturating_sub(1)) as f64 * self.parameters.rif_quantile;
-        sorted.get(place as usize).copied().unwrap_or(u32::MAX)
+    fn threshold(&mut self) -> u32 {
+        self.sorted.clear();
+        self.sorted.extend(&self.recent);
+        self.sorted.sort_unstable();
+        let place = (self.sorted.len().saturating_sub(1)) as f64 * self.parameters.rif_quantile;
+        self.sorted.get(place as usize).copied().unwrap_or(u32::MAX)
     }
 
     /// The median latency of recent requests that met about so many.
-    fn latency(&self, server: Server, requests: u32) -> Span {
+    fn latency(&mut self, server: Server, requests: u32) -> Span {
         let Some(samples) = self.latencies.get(server) else { return Span::ZERO };
-        let mut near: Vec<(u32, Span)> =
-            samples.iter().map(|(met, latency)| (met.abs_diff(requests), *latency)).collect();
+        let near = &mut self.near;
+        near.clear();
+        near.extend(samples.iter().map(|(met, latency)| (met.abs_diff(requests), *latency)));
         near.sort_unstable();
         near.truncate(NEAREST);
         near.sort_unstable_by_key(|(_, latency)| *latency);
@@ -125,7 +135,7 @@ impl Prequal {
     }
 
     /// Place of the best of the pool, by heat, latency and RIF; of the worst with `reversed`.
-    fn best(&self, reversed: bool) -> Option<usize> {
+    fn best(&mut self, reversed: bool) -> Option<usize> {
         let threshold = self.threshold();
         let rank = |probe: &Probe| match probe.requests > threshold {
             true => (true, Span::ZERO, probe.requests),
@@ -138,13 +148,13 @@ impl Prequal {
 
     fn probe(&mut self, glance: &mut dyn Glance) {
         let servers = glance.servers();
-        let mut asked: Vec<Server> = Vec::new();
-        while asked.len() < (self.parameters.probe_rate as usize).min(servers) {
+        self.asked.clear();
+        while self.asked.len() < (self.parameters.probe_rate as usize).min(servers) {
             let server = self.stream.random_range(0..servers);
-            if asked.contains(&server) {
+            if self.asked.contains(&server) {
                 continue;
             }
-            asked.push(server);
+            self.asked.push(server);
             let glimpse = glance.probe(server);
             let requests = glimpse.signals.running + glimpse.signals.waiting;
             self.recent.push_back(requests);

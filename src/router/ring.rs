@@ -11,12 +11,14 @@ pub struct Ring {
     virtual_nodes: u32,
     servers: usize,
     points: Vec<(u64, Server)>,
+    /// Whom the walk under way has met.
+    met: Vec<bool>,
 }
 
 impl Ring {
     /// A ring with so many points a replica.
     pub fn new(virtual_nodes: u32) -> Ring {
-        Ring { virtual_nodes, servers: 0, points: Vec::new() }
+        Ring { virtual_nodes, servers: 0, points: Vec::new(), met: Vec::new() }
     }
 
     fn lay_out(&mut self, servers: usize) {
@@ -42,9 +44,11 @@ impl Ring {
     pub fn walk(&mut self, key: u64, servers: usize) -> impl Iterator<Item = Server> + '_ {
         self.lay_out(servers);
         let first = self.points.partition_point(|(at, _)| *at < mix(key));
-        let mut met = vec![false; servers];
+        let met = &mut self.met;
+        met.clear();
+        met.resize(servers, false);
         let clockwise = self.points[first..].iter().chain(&self.points[..first]);
-        clockwise.map(|(_, server)| *server).filter(move |&server| !std::mem::replace(&mut met[server], true))
+        clockwise.map(|(_, server)| *server).filter(|&server| !std::mem::replace(&mut met[server], true))
     }
 }
 

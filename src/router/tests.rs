@@ -1,7 +1,7 @@
 //! Hand-made states for the tests of policies.
 
 use super::*;
-use crate::replica::{EngineConfig, SchedulingPolicy};
+use crate::replica::EngineConfig;
 use crate::request::{Content, ContentRun};
 use crate::signals::Signals;
 use crate::step_time::affine::Affine;
@@ -38,29 +38,13 @@ pub(super) struct Scene {
     pub(super) gateway: (u32, u32),
     /// When a request would end, by a copy that runs ahead.
     pub(super) ends: Vec<Time>,
-    facts: Facts,
+    pub(super) facts: Facts,
 }
 
 impl Scene {
     /// Idle replicas.
     pub(super) fn of(servers: usize) -> Scene {
-        let engine = EngineConfig {
-            block_size: 16,
-            num_gpu_blocks: 1_000,
-            max_num_batched_tokens: 2_048,
-            max_num_seqs: 64,
-            max_model_len: 10_000,
-            enable_prefix_caching: true,
-            enable_chunked_prefill: true,
-            long_prefill_token_threshold: 0,
-            scheduler_reserve_full_isl: true,
-            watermark_blocks: 0,
-            scheduling_policy: SchedulingPolicy::Fcfs,
-            async_scheduling: true,
-            speculation: None,
-            kv_load_delay_steps: 0,
-            empty_step_sleep: Span::from_ms(1),
-        };
+        let engine = EngineConfig::plain(1_000, 2_048, 64, 10_000);
         let step_time = Affine {
             base: Span::from_ms(5),
             per_token: Span::from_us(30),
@@ -75,7 +59,7 @@ impl Scene {
             cached: vec![0; servers],
             gateway: (0, 1),
             ends: vec![at_s(101); servers],
-            facts: Facts { engine, step_time: std::sync::Arc::new(step_time) },
+            facts: Facts { labels: Vec::new(), engine, step_time: std::sync::Arc::new(step_time) },
         }
     }
 

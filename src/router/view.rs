@@ -14,10 +14,19 @@ use crate::time::{Span, Time};
 /// price of a batch on its card, as cost models beside gateways have it (Dynamo's AIConfigurator).
 #[derive(Clone, Debug)]
 pub struct Facts {
+    /// What its operator has labelled it with, by key.
+    pub labels: Vec<(String, String)>,
     /// Its flags, resolved.
     pub engine: EngineConfig,
     /// The price of a batch there.
     pub step_time: Arc<dyn StepTime>,
+}
+
+impl Facts {
+    /// The value of a label, if it has it.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels.iter().find(|(own, _)| own == key).map(|(_, value)| &**value)
+    }
 }
 
 /// What gateways see late, or not at all, beyond the age of gauges.

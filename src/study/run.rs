@@ -9,6 +9,7 @@ use crate::fleet::{Fleet, FleetConfig};
 use crate::metrics::{Collector, LaneStats, RunSummary};
 use crate::random::{Purpose, Seed};
 use crate::request::{Outcome, RequestId};
+use crate::router::characters::ByCharacters;
 use crate::router::{PolicyError, Router, policies};
 use crate::scenario::{Scenario, Workload};
 use crate::trace::{self, ReadOptions, Trace, TraceError};
@@ -276,7 +277,10 @@ pub fn simulate_with(
     let routers: Vec<Box<dyn Router>> = (0..router.gateways)
         .map(|gateway| {
             let policy = policies::build(&router.policy, &router.parameters, seed, u64::from(gateway))?;
-            Ok(wrap(policy))
+            Ok(wrap(match router.characters_per_token {
+                Some(characters) => ByCharacters::before(policy, characters),
+                None => policy,
+            }))
         })
         .collect::<Result<_, StudyError>>()?;
     let config = FleetConfig {

@@ -7,7 +7,7 @@ use tailcast::fleet::{End, Fleet, FleetConfig, Network};
 use tailcast::metrics::LaneStats;
 use tailcast::observe::Silence;
 use tailcast::random::Seed;
-use tailcast::replica::{EngineConfig, SchedulingPolicy};
+use tailcast::replica::EngineConfig;
 use tailcast::request::{Arrival, Finish, Outcome};
 use tailcast::router::{
     Decision, Facts, Feedback, Freshness, Glance, Impairments, POLICIES, Router, Server, Sight, policies,
@@ -27,23 +27,8 @@ fn class(priority: i32, share: f64) -> Class {
 
 fn facts(blocks: u32) -> Facts {
     Facts {
-        engine: EngineConfig {
-            block_size: 16,
-            num_gpu_blocks: blocks,
-            max_num_batched_tokens: 256,
-            max_num_seqs: 16,
-            max_model_len: 600,
-            enable_prefix_caching: true,
-            enable_chunked_prefill: true,
-            long_prefill_token_threshold: 0,
-            scheduler_reserve_full_isl: true,
-            watermark_blocks: 0,
-            scheduling_policy: SchedulingPolicy::Fcfs,
-            async_scheduling: true,
-            speculation: None,
-            kv_load_delay_steps: 0,
-            empty_step_sleep: Span::from_ms(1),
-        },
+        labels: Vec::new(),
+        engine: EngineConfig::plain(blocks, 256, 16, 600),
         step_time: Arc::new(Affine {
             base: Span::from_ms(5),
             per_token: Span::from_us(30),

@@ -4,30 +4,14 @@ use std::sync::Arc;
 
 use tailcast::observe::Silence;
 use tailcast::replica::lockstep::Lockstep;
-use tailcast::replica::{EngineConfig, EngineEvent, Input, Limit, Replica, SchedulingPolicy};
+use tailcast::replica::{EngineConfig, EngineEvent, Input, Limit, Replica};
 use tailcast::request::{Content, EngineOutcome, Request, RequestId};
 use tailcast::step_time::StepTime;
 use tailcast::step_time::affine::Affine;
 use tailcast::time::{Span, Time};
 
 fn config(num_gpu_blocks: u32, async_scheduling: bool) -> EngineConfig {
-    EngineConfig {
-        block_size: 16,
-        num_gpu_blocks,
-        max_num_batched_tokens: 256,
-        max_num_seqs: 8,
-        max_model_len: 600,
-        enable_prefix_caching: true,
-        enable_chunked_prefill: true,
-        long_prefill_token_threshold: 0,
-        scheduler_reserve_full_isl: true,
-        watermark_blocks: 0,
-        scheduling_policy: SchedulingPolicy::Fcfs,
-        async_scheduling,
-        speculation: None,
-        kv_load_delay_steps: 0,
-        empty_step_sleep: Span::from_ms(1),
-    }
+    EngineConfig { async_scheduling, ..EngineConfig::plain(num_gpu_blocks, 256, 8, 600) }
 }
 
 fn step_time(host_us: u64) -> Arc<dyn StepTime> {

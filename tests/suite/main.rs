@@ -1,6 +1,7 @@
 //! All integration tests, in one binary.
 
 mod accuracy;
+mod allocations;
 mod backtest;
 mod calibration;
 mod cli;

@@ -75,7 +75,7 @@ fn mean_time_s(engine: EngineConfig, step_time: Affine, jobs: Vec<Job>) -> f64 {
         check: false,
     };
     let router = policies::build("round-robin", &toml::Table::new(), Seed(0), 0).unwrap();
-    let replica = (Facts { engine, step_time: Arc::new(step_time) }, Silence);
+    let replica = (Facts { labels: Vec::new(), engine, step_time: Arc::new(step_time) }, Silence);
     let warmup = jobs.len() as u32 / 10;
     let mut times_s = Vec::new();
     Fleet::new(config, vec![replica], vec![router]).run(&mut OpenLoop::new(jobs.into()), &mut |outcome| {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Endpoint;
 use crate::random::{Purpose, Seed, Stream};
+use crate::router::{Glance, Server};
 
 fn affinity_threshold() -> f64 {
     0.80
@@ -17,6 +18,18 @@ fn max_ttft_penalty_ms() -> f64 {
 
 fn peak_prefill_throughput() -> f64 {
     15_928.0
+}
+
+fn queue_depth_threshold() -> u32 {
+    5
+}
+
+fn kv_cache_util_threshold() -> f64 {
+    0.8
+}
+
+fn max_concurrency() -> u32 {
+    100
 }
 
 fn one() -> f64 {
@@ -55,7 +68,41 @@ pub enum FilterPlugin {
         #[serde(default)]
         fallback_on_empty: bool,
     },
+    /// `utilization-detector` as a filter: keeps those whose max(waiting / threshold, usage / threshold) is below 1; all, if none is.
+    UtilizationDetector {
+        /// Waiting requests that count as saturated.
+        #[serde(default = "queue_depth_threshold")]
+        queue_depth_threshold: u32,
+        /// KV-cache usage that counts as saturated, 0 to 1.
+        #[serde(default = "kv_cache_util_threshold")]
+        kv_cache_util_threshold: f64,
+    },
+    /// `concurrency-detector` as a filter: keeps those with fewer requests in flight by the picker's own count; all, if none has.
+    ConcurrencyDetector {
+        /// Requests in flight that count as saturated.
+        #[serde(default = "max_concurrency")]
+        max_concurrency: u32,
+    },
+    /// Keeps those whose label has one of these values.
+    ByLabel {
+        /// The label's key.
+        label: String,
+        /// Values that are kept.
+        valid_values: Vec<String>,
+        /// Whether those without the label are kept.
+        #[serde(default)]
+        allows_no_label: bool,
+    },
+    /// `by-label` of [`ROLE`]: those that decode, or have no role.
+    DecodeFilter,
+    /// `by-label` of [`ROLE`]: those that prefill.
+    PrefillFilter,
+    /// Keeps the endpoint that had the session last, if it is there; all for others.
+    SessionAffinityFilter,
 }
+
+/// The label by which endpoints have roles.
+pub const ROLE: &str = "llm-d.ai/role";
 
 /// When a filter is passed over by chance.
 #[derive(Clone, Debug)]
@@ -73,6 +120,20 @@ impl FilterPlugin {
     /// What is wrong with its parameters, if anything.
     pub fn problem(&self) -> Option<&'static str> {
         match *self {
+            FilterPlugin::DecodeFilter
+            | FilterPlugin::PrefillFilter
+            | FilterPlugin::SessionAffinityFilter => None,
+            FilterPlugin::ByLabel { ref label, ref valid_values, allows_no_label } => {
+                let empty = label.is_empty() || valid_values.is_empty() && !allows_no_label;
+                empty.then_some("`by-label` needs a `label`, and `valid_values` or `allows_no_label`")
+            }
+            FilterPlugin::UtilizationDetector { queue_depth_threshold, kv_cache_util_threshold } => {
+                let usable = queue_depth_threshold > 0 && (1e-6..=1.0).contains(&kv_cache_util_threshold);
+                (!usable).then_some("`queue_depth_threshold` must be at least 1, `kv_cache_util_threshold` above 0 and at most 1")
+            }
+            FilterPlugin::ConcurrencyDetector { max_concurrency } => {
+                (max_concurrency == 0).then_some("`max_concurrency` must be at least 1")
+            }
             FilterPlugin::PrefixCacheAffinityFilter {
                 affinity_threshold,
                 max_ttft_penalty_ms,
@@ -98,7 +159,7 @@ impl FilterPlugin {
 
     /// Whether it reads scraped gauges.
     pub fn reads_gauges(&self) -> bool {
-        matches!(self, FilterPlugin::UtilizationFilter { .. })
+        matches!(self, FilterPlugin::UtilizationFilter { .. } | FilterPlugin::UtilizationDetector { .. })
     }
 
     /// Whether it reads what is cached.
@@ -106,9 +167,43 @@ impl FilterPlugin {
         matches!(self, FilterPlugin::PrefixCacheAffinityFilter { .. })
     }
 
-    /// Those that are asked further.
-    pub fn keep(&self, endpoints: Vec<Endpoint>, exploration: &mut Exploration) -> Vec<Endpoint> {
+    /// Leaves those that are asked further.
+    ///
+    /// `session` is who had the request's session last.
+    pub fn keep(
+        &self,
+        endpoints: &mut Vec<Endpoint>,
+        exploration: &mut Exploration,
+        session: Option<Server>,
+        glance: &dyn Glance,
+    ) {
         match *self {
+            FilterPlugin::UtilizationDetector { queue_depth_threshold, kv_cache_util_threshold } => {
+                keep_all_of_none(endpoints, |endpoint| {
+                    let queue = f64::from(endpoint.waiting) / f64::from(queue_depth_threshold);
+                    queue.max(endpoint.kv_cache_usage / kv_cache_util_threshold) < 1.0
+                });
+            }
+            FilterPlugin::ConcurrencyDetector { max_concurrency } => {
+                keep_all_of_none(endpoints, |endpoint| endpoint.in_flight < max_concurrency);
+            }
+            FilterPlugin::ByLabel { ref label, ref valid_values, allows_no_label } => {
+                endpoints.retain(|endpoint| match glance.facts(endpoint.server).label(label) {
+                    Some(value) => valid_values.iter().any(|valid| valid == value),
+                    None => allows_no_label,
+                });
+            }
+            FilterPlugin::DecodeFilter => endpoints.retain(|endpoint| {
+                let role = glance.facts(endpoint.server).label(ROLE);
+                role.is_none_or(|role| ["decode", "prefill-decode", "both"].contains(&role))
+            }),
+            FilterPlugin::PrefillFilter => endpoints.retain(|endpoint| {
+                let role = glance.facts(endpoint.server).label(ROLE);
+                role.is_some_and(|role| ["prefill", "prefill-decode", "both"].contains(&role))
+            }),
+            FilterPlugin::SessionAffinityFilter => {
+                keep_all_of_none(endpoints, |endpoint| Some(endpoint.server) == session);
+            }
             FilterPlugin::PrefixCacheAffinityFilter {
                 affinity_threshold,
                 max_ttft_penalty_ms,
@@ -118,31 +213,40 @@ impl FilterPlugin {
                 if exploration_probability > 0.0
                     && exploration.stream.random::<f64>() < exploration_probability
                 {
-                    return endpoints;
+                    return;
                 }
                 let sticky = |endpoint: &&Endpoint| endpoint.cached_share() >= affinity_threshold;
                 let ttft_ms =
                     |endpoint: &Endpoint| endpoint.in_flight_tokens as f64 / peak_prefill_throughput * 1e3;
                 let best = |some: &mut dyn Iterator<Item = &Endpoint>| some.map(ttft_ms).reduce(f64::min);
-                let Some(best_sticky) = best(&mut endpoints.iter().filter(sticky)) else { return endpoints };
+                let Some(best_sticky) = best(&mut endpoints.iter().filter(sticky)) else { return };
                 let best_other = best(&mut endpoints.iter().filter(|endpoint| !sticky(endpoint)));
                 if best_other.is_some_and(|other| best_sticky - other > max_ttft_penalty_ms) {
-                    return endpoints;
+                    return;
                 }
-                endpoints.iter().filter(sticky).copied().collect()
+                endpoints.retain(|endpoint| sticky(&endpoint));
             }
             FilterPlugin::UtilizationFilter {
                 max_queue_depth,
                 max_kv_cache_utilization,
                 fallback_on_empty,
             } => {
-                let within = |endpoint: &&Endpoint| {
+                let within = |endpoint: &Endpoint| {
                     max_queue_depth.is_none_or(|most| endpoint.waiting <= most)
                         && endpoint.kv_cache_usage <= max_kv_cache_utilization
                 };
-                let kept: Vec<Endpoint> = endpoints.iter().filter(within).copied().collect();
-                if kept.is_empty() && fallback_on_empty { endpoints } else { kept }
+                match fallback_on_empty {
+                    true => keep_all_of_none(endpoints, within),
+                    false => endpoints.retain(within),
+                }
             }
         }
+    }
+}
+
+/// Leaves those that are good; all, if none is.
+fn keep_all_of_none(endpoints: &mut Vec<Endpoint>, good: impl Fn(&Endpoint) -> bool) {
+    if endpoints.iter().any(&good) {
+        endpoints.retain(good);
     }
 }

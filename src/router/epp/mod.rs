@@ -172,6 +172,11 @@ pub struct EndpointPicker {
     /// Of each scorer that is one.
     scripts: Vec<Option<Script>>,
     failure: Option<String>,
+    /// Of the decision under way: tokens cached by replica, who is asked, and how good each is by one scorer and in all.
+    cached: Vec<u32>,
+    endpoints: Vec<Endpoint>,
+    own: Vec<f64>,
+    scores: Vec<f64>,
 }
 
 #[derive(Clone, Debug)]
@@ -207,6 +212,10 @@ impl EndpointPicker {
             parameters,
             scripts,
             failure: None,
+            cached: Vec::new(),
+            endpoints: Vec::new(),
+            own: Vec::new(),
+            scores: Vec::new(),
         }
     }
 
@@ -220,34 +229,35 @@ impl EndpointPicker {
             || self.parameters.filters.iter().any(FilterPlugin::reads_prefixes)
     }
 
-    fn endpoints(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Vec<Endpoint> {
+    /// What is known of each endpoint, into `self.endpoints`.
+    fn look(&mut self, arrival: &Arrival, glance: &mut dyn Glance) {
         let (servers, now) = (glance.servers(), glance.now());
-        let cached = match (self.reads_prefixes(), &mut self.prefix) {
-            (false, _) => vec![0; servers],
-            (true, Producer::Approximate(prefix)) => prefix.cached_tokens(arrival, servers, now),
-            (true, Producer::Precise { speculation }) => {
-                let mut cached: Vec<u32> =
-                    (0..servers).map(|server| glance.cached_tokens(server, arrival)).collect();
+        let (gauges, prefixes) = (self.reads_gauges(), self.reads_prefixes());
+        let cached = &mut self.cached;
+        cached.clear();
+        match &mut self.prefix {
+            _ if !prefixes => cached.resize(servers, 0),
+            Producer::Approximate(prefix) => cached.extend(prefix.cached_tokens(arrival, servers, now)),
+            Producer::Precise { speculation } => {
+                cached.extend((0..servers).map(|server| glance.cached_tokens(server, arrival)));
                 if let Some(belief) = speculation {
                     let size = belief.block_tokens();
-                    for (cached, blocks) in
-                        cached.iter_mut().zip(belief.matched(arrival, servers, now, false))
-                    {
+                    let believed = belief.matched(arrival, servers, now, false);
+                    for (cached, blocks) in cached.iter_mut().zip(believed) {
                         *cached = (*cached).max(*blocks * size);
                     }
                 }
-                cached
             }
-        };
-        let gauges = self.reads_gauges();
+        }
         let own_block = match &self.prefix {
             Producer::Approximate(prefix) => Some(prefix.block_tokens()),
             Producer::Precise { .. } => None,
         };
-        let endpoint = |(server, cached_tokens): (Server, u32)| {
+        self.endpoints.clear();
+        for (server, &cached_tokens) in cached.iter().enumerate() {
             let block = own_block.unwrap_or(glance.facts(server).engine.block_size);
             let signals = if gauges { glance.signals(server).signals } else { Default::default() };
-            Endpoint {
+            self.endpoints.push(Endpoint {
                 server,
                 waiting: signals.waiting,
                 running: signals.running,
@@ -256,9 +266,8 @@ impl EndpointPicker {
                 in_flight_tokens: self.in_flight.at(server),
                 cached_tokens: cached_tokens.min(arrival.prompt_tokens),
                 matchable_tokens: arrival.prompt_tokens / block * block,
-            }
-        };
-        cached.into_iter().enumerate().map(endpoint).collect()
+            });
+        }
     }
 }
 
@@ -280,19 +289,22 @@ impl Router for EndpointPicker {
             return Decision::Reject;
         }
         let now = glance.now();
-        let mut endpoints = self.endpoints(arrival, glance);
+        self.look(arrival, glance);
+        let session = self.sessions.of(arrival, now);
+        let EndpointPicker { endpoints, scores, own, .. } = self;
         for filter in &self.parameters.filters {
-            endpoints = filter.keep(endpoints, &mut self.exploration);
+            filter.keep(endpoints, &mut self.exploration, session, glance);
             if endpoints.is_empty() {
                 // An empty result of a filter is answered 503.
                 return Decision::Reject;
             }
         }
-        let mut scores = vec![0.0; endpoints.len()];
+        scores.clear();
+        scores.resize(endpoints.len(), 0.0);
         for (scorer, script) in self.parameters.scorers.iter().zip(&mut self.scripts) {
-            let mut own = scorer.score(arrival, &endpoints, &self.cold_routes, &self.sessions, now);
+            scorer.score(arrival, endpoints, &self.cold_routes, &self.sessions, now, own);
             if let Some(script) = script {
-                for (score, endpoint) in own.iter_mut().zip(&endpoints) {
+                for (score, endpoint) in own.iter_mut().zip(&*endpoints) {
                     let replica = script.replica(endpoint.server, arrival, glance);
                     let answer = script.score(arrival, now, replica).and_then(|answer| {
                         let (file, good) = (script.file(), (0.0..=1.0).contains(&answer));
@@ -309,11 +321,11 @@ impl Router for EndpointPicker {
                     }
                 }
             }
-            for (sum, score) in scores.iter_mut().zip(own) {
+            for (sum, score) in scores.iter_mut().zip(&*own) {
                 *sum += scorer.weight() * score.clamp(0.0, 1.0);
             }
         }
-        Decision::Send(endpoints[self.picker.pick(&scores)].server)
+        Decision::Send(endpoints[self.picker.pick(scores)].server)
     }
 
     fn committed(&mut self, arrival: &Arrival, server: Server, at: Time) {

@@ -24,11 +24,12 @@ pub enum PickerPlugin {
 pub struct Picker {
     kind: PickerPlugin,
     stream: Stream,
+    keys: Vec<f64>,
 }
 
 impl Picker {
     pub(super) fn new(kind: &PickerPlugin, seed: Seed, gateway: u64) -> Picker {
-        Picker { kind: *kind, stream: seed.stream(Purpose::Routing, gateway) }
+        Picker { kind: *kind, stream: seed.stream(Purpose::Routing, gateway), keys: Vec::new() }
     }
 
     /// The place of the one that is taken.
@@ -36,22 +37,22 @@ impl Picker {
     /// # Panics
     /// If there is none.
     pub fn pick(&mut self, scores: &[f64]) -> usize {
-        let best = |keys: &[f64]| {
-            let most = keys.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            (0..keys.len()).filter(|&place| keys[place] == most).collect::<Vec<_>>()
-        };
-        let equals = match self.kind {
-            PickerPlugin::MaxScorePicker => best(scores),
-            PickerPlugin::RandomPicker => (0..scores.len()).collect(),
+        let Picker { kind, stream, keys } = self;
+        keys.clear();
+        match kind {
+            PickerPlugin::MaxScorePicker => keys.extend(scores),
+            PickerPlugin::RandomPicker => keys.resize(scores.len(), 0.0),
+            // Of scores that are all nothing, everybody is as good.
             PickerPlugin::WeightedRandomPicker => {
-                // Of scores that are all nothing, everybody is as good.
-                let key = |score: &f64| self.stream.random::<f64>().powf(1.0 / score.max(1e-12));
-                best(&scores.iter().map(key).collect::<Vec<_>>())
+                keys.extend(scores.iter().map(|score| stream.random::<f64>().powf(1.0 / score.max(1e-12))));
             }
-        };
-        match equals.len() {
-            1 => equals[0],
-            count => equals[self.stream.random_range(0..count)],
         }
+        let most = keys.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let mut equals = (0..keys.len()).filter(|&place| keys[place] == most);
+        let place = match equals.clone().count() {
+            1 => 0,
+            count => stream.random_range(0..count),
+        };
+        equals.nth(place).unwrap_or(0)
     }
 }

@@ -135,7 +135,7 @@ impl SessionServers {
         }
     }
 
-    fn of(&self, arrival: &Arrival, now: Time) -> Option<Server> {
+    pub(super) fn of(&self, arrival: &Arrival, now: Time) -> Option<Server> {
         let (server, at) = self.last.get(&arrival.session?)?;
         (now.saturating_since(*at) <= SESSION_TTL).then_some(*server)
     }
@@ -198,7 +198,7 @@ impl ScorerPlugin {
         )
     }
 
-    /// A score for each endpoint.
+    /// A score for each endpoint, into `scores`.
     pub fn score(
         &self,
         arrival: &Arrival,
@@ -206,11 +206,15 @@ impl ScorerPlugin {
         cold_routes: &ColdRoutes,
         sessions: &SessionServers,
         now: Time,
-    ) -> Vec<f64> {
-        let each = |score: &dyn Fn(&Endpoint) -> f64| endpoints.iter().map(score).collect();
+        scores: &mut Vec<f64>,
+    ) {
+        scores.clear();
+        let mut each = |score: &dyn Fn(&Endpoint) -> f64| scores.extend(endpoints.iter().map(score));
         match *self {
-            ScorerPlugin::QueueScorer { .. } => fewest(endpoints, |endpoint| endpoint.waiting),
-            ScorerPlugin::RunningRequestsSizeScorer { .. } => fewest(endpoints, |endpoint| endpoint.running),
+            ScorerPlugin::QueueScorer { .. } => fewest(endpoints, |endpoint| endpoint.waiting, scores),
+            ScorerPlugin::RunningRequestsSizeScorer { .. } => {
+                fewest(endpoints, |endpoint| endpoint.running, scores);
+            }
             ScorerPlugin::KvCacheUtilizationScorer { .. } => each(&|endpoint| 1.0 - endpoint.kv_cache_usage),
             ScorerPlugin::LoadAwareScorer { .. } => {
                 each(&|endpoint| 0.5 * (1.0 - f64::from(endpoint.waiting) / LOAD_AWARE_QUEUE).max(0.0))
@@ -233,7 +237,7 @@ impl ScorerPlugin {
             }),
             ScorerPlugin::NoHitLruScorer { .. } => {
                 if endpoints.iter().any(|endpoint| endpoint.cached_tokens > 0) {
-                    return vec![0.5; endpoints.len()];
+                    return each(&|_| 0.5);
                 }
                 let last = |endpoint: &Endpoint| cold_routes.last.get(endpoint.server).copied().unwrap_or(0);
                 let rank = |endpoint: &Endpoint| match last(endpoint) {
@@ -241,22 +245,22 @@ impl ScorerPlugin {
                     own => 1 + endpoints.iter().filter(|other| last(other) > 0 && last(other) < own).count(),
                 };
                 let most = endpoints.iter().map(rank).max().unwrap_or(0).max(1);
-                each(&|endpoint| 1.0 - rank(endpoint) as f64 / most as f64)
+                each(&|endpoint| 1.0 - rank(endpoint) as f64 / most as f64);
             }
             // Its script is asked where the replicas are seen.
             ScorerPlugin::ScriptScorer { .. } => each(&|_| 0.0),
             ScorerPlugin::SessionAffinityScorer { .. } => {
                 let last = sessions.of(arrival, now);
-                each(&|endpoint| f64::from(u8::from(last == Some(endpoint.server))))
+                each(&|endpoint| f64::from(u8::from(last == Some(endpoint.server))));
             }
         }
     }
 }
 
-fn fewest(endpoints: &[Endpoint], count: impl Fn(&Endpoint) -> u32 + Copy) -> Vec<f64> {
+fn fewest(endpoints: &[Endpoint], count: impl Fn(&Endpoint) -> u32 + Copy, scores: &mut Vec<f64>) {
     let counts = endpoints.iter().map(count);
     let (least, most) =
         counts.clone().fold((u32::MAX, 0), |(least, most), one| (least.min(one), most.max(one)));
     let score = |one: u32| if most == least { 1.0 } else { f64::from(most - one) / f64::from(most - least) };
-    counts.map(score).collect()
+    scores.extend(counts.map(score));
 }

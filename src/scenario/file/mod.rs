@@ -2,6 +2,8 @@
 //!
 //! Unknown keys are refused. Docs of the fields are what `tailcast schema` shows.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -199,6 +201,9 @@ pub struct ReplicaFile {
     /// Share of the blocks that stay free after an admission beside running requests.
     #[serde(default)]
     pub watermark: f64,
+    /// Labels of its pods, by key: llm-d's `by-label`, `decode-filter` and `prefill-filter` read them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// How long a step takes.
     #[serde(default)]
     pub step_time: StepTimeFile,
@@ -350,6 +355,10 @@ pub struct ViewFile {
     /// Share of blocks whose events a gateway never gets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kv_event_loss: Option<f64>,
+    /// Characters that a token of this traffic has. Gateways without a tokenizer count four; unless given, everybody knows how many
+    /// tokens a prompt has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub characters_per_token: Option<f64>,
     /// Gateways tell each other at once what they send and hear, as through a shared store.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shared: Option<bool>,

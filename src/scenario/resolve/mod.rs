@@ -151,6 +151,8 @@ pub struct RouterPlan {
     pub freshness: Freshness,
     /// What is seen late, or not at all.
     pub impairments: Impairments,
+    /// Characters a token has, where gateways count them instead of tokens.
+    pub characters_per_token: Option<f64>,
     /// Between a decision and its effect.
     pub decision_gap: Span,
 }

@@ -208,10 +208,11 @@ pub(super) fn replica_kind(
         1 => String::new(),
         cards => format!("{cards} x "),
     };
+    let labels = file.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
     Ok(ReplicaKind {
         name: format!("{} on {cards}{}", shape.name, card.name),
         count: file.count,
-        facts: Facts { engine, step_time },
+        facts: Facts { labels, engine, step_time },
         capacity,
         placement,
         calibration,

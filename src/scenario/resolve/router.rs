@@ -84,7 +84,7 @@ pub(super) fn router(
     inline_scripts(&mut parameters, folder)?;
     let built = policies::build(&router.policy, &parameters, Seed(0), 0).map_err(|error| match error {
         PolicyError::Unknown { name } => unknown("router.policy", &name),
-        PolicyError::Parameters { reason, .. } => fault("router.parameters", reason),
+        PolicyError::Parameters { reason, .. } => parameter_fault(&reason),
     })?;
     if built.sight().clairvoyant {
         marks.push(format!(
@@ -117,7 +117,17 @@ pub(super) fn router(
         // What is never read is never polled, whatever its age.
         (_, None) => info.default_freshness.unwrap_or(Freshness::Fresh),
     };
+    let characters_per_token = router.view.characters_per_token;
+    if let Some(characters) = characters_per_token
+        && !(0.5..=16.0).contains(&characters)
+    {
+        return Err(fault(
+            "router.view.characters_per_token",
+            format!("expected 0.5 to 16 characters, got {characters}"),
+        ));
+    }
     Ok(RouterPlan {
+        characters_per_token,
         policy: router.policy.clone(),
         parameters,
         gateways: router.replicas,
@@ -125,6 +135,22 @@ pub(super) fn router(
         freshness,
         decision_gap: span_ms("router.decision_gap_ms", router.decision_gap_ms)?,
     })
+}
+
+/// A mistake in a policy's parameters: at the key, and with the nearest name, where serde says which key it is.
+fn parameter_fault(reason: &str) -> Fault {
+    let quoted: Vec<&str> = reason.split('`').skip(1).step_by(2).collect();
+    let known = ["unknown field", "unknown variant"].iter().any(|start| reason.starts_with(start));
+    match quoted.split_first() {
+        Some((wrong, all)) if known && !all.is_empty() => {
+            let what = if reason.starts_with("unknown field") { "key" } else { "value" };
+            let path =
+                if what == "key" { format!("router.parameters.{wrong}") } else { "router.parameters".into() };
+            fault(path, format!("unknown {what} `{wrong}`")).help(nearest_or_all(wrong, all))
+        }
+        Some((named, _)) if reason.starts_with('`') => fault(format!("router.parameters.{named}"), reason),
+        _ => fault("router.parameters", reason),
+    }
 }
 
 /// From a change in an engine's cache until gateways know of it, unless the scenario says: events leave with the output of a
