@@ -10,7 +10,7 @@ use crate::router::{COMPARED, POLICIES, policies};
 use crate::scenario::Loaded;
 use crate::scenario::error::nearest_or_all;
 use crate::study::Keep;
-use crate::study::compare::{Comparison, Contender};
+use crate::study::compare::{Comparison, Contender, Repetitions};
 
 /// Compare policies (and [[variants]]) on the same requests, ranked by E2E P99
 #[derive(Debug, clap::Args)]
@@ -24,6 +24,11 @@ pub(super) struct Arguments {
     /// haproxy, llm-d, nginx, production-stack or sglang
     #[arg(long, value_name = "PRODUCT", conflicts_with = "policies")]
     product: Option<String>,
+    /// Go on with more repetitions until every contender is known to be behind the first, or as good as it (within 1 %), but with
+    /// no more than this
+    #[arg(long, value_name = "MOST", num_args = 0..=1, default_missing_value = "200", require_equals = true,
+          value_parser = clap::value_parser!(u32).range(5..=10_000))]
+    until_decided: Option<u32>,
     /// Where results are written; output/NAME-OF-THE-SCENARIO unless given
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -31,7 +36,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     let options = &arguments.options;
-    let loaded = Loaded::read(&options.scenario, &options.assignments()).map_err(CliError::input)?;
+    let loaded = read(arguments)?;
     let product = arguments.product.as_deref().map(product_named).transpose()?;
     let (contenders, policies) = match product {
         // Variants are of the scenario's own making: the verdict is on what the product offers.
@@ -51,7 +56,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
         contenders.len() as u64 * u64::from(contenders[0].scenario.repeat + options.uncertainty.unwrap_or(0));
     let bar = progress(runs, options.quiet);
     let pace = Pace::begin();
-    let comparison = options.compare(&contenders, Keep::Outcomes, &|| bar.inc(1))?;
+    let repetitions = match arguments.until_decided {
+        Some(most) => Repetitions::UntilDecided { most },
+        None => Repetitions::Fixed,
+    };
+    let comparison = options.compare(&contenders, repetitions, Keep::Outcomes, &|| bar.inc(1))?;
     bar.finish_and_clear();
     let pace = pace.told(&comparison);
     results::write(&out, &comparison, &|folder| loaded.resolved_text(&policies, folder))?;
@@ -67,6 +76,21 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
         say(&format!("results and plots are in {}", out.display()));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Repetitions from which on a comparison that goes on until it is decided is looked at.
+const FEWEST_REPETITIONS: u32 = 5;
+
+/// The scenario; one that is to be decided has some repetitions to begin with.
+fn read(arguments: &Arguments) -> Result<Loaded, CliError> {
+    let options = &arguments.options;
+    let mut assignments = options.assignments();
+    let loaded = Loaded::read(&options.scenario, &assignments).map_err(CliError::input)?;
+    if arguments.until_decided.is_none() || loaded.file.repeat >= FEWEST_REPETITIONS {
+        return Ok(loaded);
+    }
+    assignments.push(format!("repeat={FEWEST_REPETITIONS}"));
+    Loaded::read(&options.scenario, &assignments).map_err(CliError::input)
 }
 
 fn product_named(name: &str) -> Result<&'static Product, CliError> {

@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::router::{PolicyInfo, policies};
 use crate::scenario::Loaded;
 use crate::scenario::file::PredictorFile;
-use crate::study::compare::{Comparison, Contender};
+use crate::study::compare::{Comparison, Contender, Repetitions};
 use crate::study::{self, Keep, StudyError, Traces};
 
 mod calibrate;
@@ -89,6 +89,9 @@ struct RunOptions {
     /// Draw so many models from the replicas' calibration, and give every percentile the interval they span
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=10_000))]
     uncertainty: Option<u32>,
+    /// Also say whether the winner stays if every step is so many percent longer or shorter, such as 5,10,20
+    #[arg(long, value_name = "PERCENT,...", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=90))]
+    step_time_error: Vec<u32>,
     /// Watch the laws of the simulation while it runs; slow
     #[arg(long)]
     check: bool,
@@ -117,16 +120,23 @@ impl RunOptions {
     fn compare(
         &self,
         contenders: &[Contender],
+        repetitions: Repetitions,
         keep: Keep,
         ran: &(dyn Fn() + Sync),
     ) -> Result<Comparison, CliError> {
         let draws = self.draws(contenders)?;
         let work = || {
             let mut traces = Traces::default();
-            let mut comparison = study::compare(contenders, &mut traces, self.check, keep, ran)?;
+            let mut comparison = study::compare(contenders, &mut traces, repetitions, self.check, keep, ran)?;
             if draws > 0 {
                 comparison.uncertainty =
                     Some(study::uncertainty::uncertainty(contenders, &mut traces, draws, ran)?);
+            }
+            if !self.step_time_error.is_empty() {
+                let winner = comparison.ranking[0].name.clone();
+                let percents = &self.step_time_error;
+                comparison.stability =
+                    Some(study::stability::stability(contenders, &mut traces, &winner, percents, ran)?);
             }
             Ok::<Comparison, StudyError>(comparison)
         };

@@ -19,8 +19,8 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     let options = &arguments.options;
-    if options.check || options.uncertainty.is_some() {
-        let message = "--check and --uncertainty belong to `run` and `compare`\nhelp: leave them out";
+    if options.check || options.uncertainty.is_some() || !options.step_time_error.is_empty() {
+        let message = "--check, --uncertainty and --step-time-error belong to `run` and `compare`\nhelp: leave them out";
         return Err(CliError::Input(message.into()));
     }
     let loaded = Loaded::read(&options.scenario, &options.assignments()).map_err(CliError::input)?;

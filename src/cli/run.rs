@@ -7,7 +7,7 @@ use super::{CliError, Pace, RunOptions, check_that_keys_are_read, print, progres
 use crate::report::{json, text};
 use crate::scenario::Loaded;
 use crate::study::Keep;
-use crate::study::compare::Contender;
+use crate::study::compare::{Contender, Repetitions};
 
 /// Run one scenario under its own policy
 #[derive(Debug, clap::Args)]
@@ -31,7 +31,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     let contenders = [Contender { name: scenario.router.policy.clone(), scenario }];
     check_that_keys_are_read(&loaded, &contenders)?;
     let pace = Pace::begin();
-    let comparison = options.compare(&contenders, keep, &|| bar.inc(1))?;
+    let comparison = options.compare(&contenders, Repetitions::Fixed, keep, &|| bar.inc(1))?;
     bar.finish_and_clear();
     if let Some(out) = &arguments.out {
         results::write(out, &comparison, &|folder| loaded.resolved_text(&[], folder))?;

@@ -5,12 +5,14 @@
 
 mod class;
 mod crowd;
+pub mod distribution;
 pub mod histogram;
 pub mod lane;
 pub mod quantile;
 pub mod summary;
 
 pub use class::ClassSummary;
+pub use distribution::{Distribution, Distributions};
 pub use histogram::Histogram;
 pub use lane::{LaneStats, TimelinePoint};
 pub use quantile::{Quantiles, Sample};

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::Histogram;
+use super::distribution::MOST_POINTS;
+use super::{Distribution, Histogram};
 use crate::time::Span;
 
 /// Mean and percentiles of one latency, in milliseconds; none where nothing was recorded.
@@ -68,6 +69,26 @@ impl Sample {
     /// Whether quantiles come from a sketch.
     pub fn is_sketched(&self) -> bool {
         self.sketch.is_some()
+    }
+
+    /// How the values are spread, when `lost` more requests never came back.
+    pub fn distribution(&mut self, lost: u64) -> Distribution {
+        match &self.sketch {
+            Some(sketch) => {
+                let ranks = (0..MOST_POINTS as u64)
+                    .map(|place| (2 * place + 1) * self.count / (2 * MOST_POINTS as u64));
+                let sorted: Vec<Span> = ranks.filter_map(|rank| sketch.value_at(rank)).collect();
+                // The share that was lost, told of as many values as are kept.
+                Distribution::of(
+                    &sorted,
+                    (lost as f64 * sorted.len() as f64 / self.count as f64).round() as u64,
+                )
+            }
+            None => {
+                self.values.sort_unstable();
+                Distribution::of(&self.values, lost)
+            }
+        }
     }
 
     /// Mean and percentiles.

@@ -8,7 +8,7 @@ use super::class::{ClassSummary, ClassTally};
 use super::crowd::Crowd;
 use super::lane::{LaneStats, median_batch};
 use super::quantile::{Quantiles, Sample};
-use super::{Histogram, TimelinePoint};
+use super::{Distributions, Histogram, TimelinePoint};
 use crate::request::{Finish, Outcome};
 use crate::signals::Signals;
 use crate::time::{Span, Time};
@@ -135,6 +135,9 @@ pub struct RunSummary {
     pub classes: Vec<ClassSummary>,
     /// By replica.
     pub replicas: Vec<ReplicaSummary>,
+    /// How latencies are spread, where several runs are set side by side.
+    #[serde(skip)]
+    pub distributions: Option<Distributions>,
 }
 
 /// Takes in outcomes one by one and ends in a summary, which does not depend on their order. Its size does not
@@ -164,6 +167,7 @@ pub struct Collector {
     hits: HitRate,
     crowd: Crowd,
     classes: Vec<ClassTally>,
+    keeps_distributions: bool,
     /// Requests and hits by replica, those of the warm-up too.
     replicas: Vec<(u64, HitRate)>,
 }
@@ -174,6 +178,11 @@ impl Collector {
     pub fn new(counted: Range<Time>, objectives: Objectives, classes: &[(String, Objectives)]) -> Collector {
         let classes = classes.iter().map(|(name, own)| ClassTally::new(name, *own)).collect();
         Collector { counted, objectives, classes, ..Collector::default() }
+    }
+
+    /// The same, which also keeps how latencies are spread.
+    pub fn keeping_distributions(self, keeps_distributions: bool) -> Collector {
+        Collector { keeps_distributions, ..self }
     }
 
     /// One more outcome.
@@ -244,6 +253,11 @@ impl Collector {
                 *sum += *time;
             }
         }
+        let distributions = self.keeps_distributions.then(|| Distributions {
+            e2e: self.e2e.distribution(offered - completed),
+            ttft: self.ttft.distribution(0),
+            tpot: self.tpot.distribution(0),
+        });
         let busy_s: f64 = lanes.iter().map(|(_, stats, _)| stats.busy.as_s()).sum();
         let all_s: f64 = lanes.iter().map(|(_, stats, _)| lived_s(stats, ended)).sum();
         let weighted_usage = |(_, stats, signals): &(String, &LaneStats, Signals)| {
@@ -285,6 +299,7 @@ impl Collector {
             steps: lanes.iter().map(|(_, stats, _)| stats.steps).sum(),
             classes: std::mem::take(&mut self.classes).into_iter().map(ClassTally::summarise).collect(),
             replicas: self.by_replica(lanes, ended),
+            distributions,
         }
     }
 

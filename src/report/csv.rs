@@ -1,7 +1,8 @@
 //! `requests.csv`, a row a request, and `timeline.csv`, a row a replica and interval. First repetition.
 
 use crate::request::Outcome;
-use crate::study::compare::{Comparison, Ranked};
+use crate::study::compare::Comparison;
+use crate::study::ranking::Ranked;
 use crate::time::Span;
 
 fn ms(span: Option<Span>) -> String {

@@ -4,7 +4,8 @@ use super::plots::{
     Curve, Plot, PlotError, ReplicaLine, TailBar, latency_cdf, replicas_over_time, tail_bars,
 };
 use crate::request::Outcome;
-use crate::study::compare::{Comparison, Ranked};
+use crate::study::compare::Comparison;
+use crate::study::ranking::Ranked;
 use crate::time::Span;
 
 /// All plots, of the first repetition but for the tail bars, which are means over repetitions.
@@ -62,7 +63,7 @@ fn bars(comparison: &Comparison) -> Vec<TailBar> {
         p50_ms: ranked.mean(|summary| summary.e2e.p50_ms),
         p90_ms: ranked.mean(|summary| summary.e2e.p90_ms),
         p99_ms: ranked.e2e_p99_ms,
-        p99_interval_ms: ranked.e2e_p99_interval.map(|interval| (interval.low, interval.high)),
+        p99_interval_ms: ranked.intervals.e2e.p99.map(|interval| (interval.low, interval.high)),
     };
     comparison.ranking.iter().map(bar).collect()
 }

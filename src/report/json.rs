@@ -3,12 +3,15 @@
 use serde::Serialize;
 
 use crate::metrics::RunSummary;
-use crate::study::compare::{Comparison, Ranked, Standing};
-use crate::study::statistics::Interval;
+use crate::study::compare::Comparison;
+use crate::study::ranking::{LatencyIntervals, Ranked};
+use crate::study::stability::Stability;
+use crate::study::standing::Standing;
+use crate::study::statistics::{Interval, Paired};
 use crate::study::uncertainty::Uncertainty;
 
 /// Rises when a field changes its meaning or goes away; new fields do not raise it.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 #[derive(Serialize)]
 struct SummaryFile<'a> {
@@ -16,6 +19,10 @@ struct SummaryFile<'a> {
     title: &'a str,
     ranked_by: &'static str,
     repetitions: u32,
+    /// How often the repetitions were looked at before they were enough, and the level that leaves for each look.
+    looks: u32,
+    level: f64,
+    decided: bool,
     population: &'a str,
     standing: &'a Standing,
     marks: &'a [String],
@@ -23,6 +30,8 @@ struct SummaryFile<'a> {
     ranking: Vec<RankedFile<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     uncertainty: Option<&'a Uncertainty>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stability: Option<&'a Stability>,
 }
 
 #[derive(Serialize)]
@@ -32,8 +41,9 @@ struct RankedFile<'a> {
     group: u32,
     /// Null is infinite: a percentile that falls among requests without a whole answer.
     e2e_p99_of_offered_ms: Option<f64>,
-    e2e_p99_of_offered_interval_ms: Option<Interval>,
-    behind_first_ms: Option<Interval>,
+    /// Null where nothing can be said: one repetition, too few requests, or no width.
+    intervals_ms: LatencyIntervals,
+    behind_first_ms: Option<Paired>,
     behind_group_ms: Option<Interval>,
     objectives: Vec<Objective<'a>>,
     repetitions: &'a [RunSummary],
@@ -51,7 +61,7 @@ fn ranked(ranked: &Ranked) -> RankedFile<'_> {
         policy: &ranked.policy,
         group: ranked.group,
         e2e_p99_of_offered_ms: ranked.e2e_p99_ms,
-        e2e_p99_of_offered_interval_ms: ranked.e2e_p99_interval,
+        intervals_ms: ranked.intervals,
         behind_first_ms: ranked.behind_first,
         behind_group_ms: ranked.behind_group,
         objectives: ranked
@@ -73,12 +83,16 @@ pub fn summary(comparison: &Comparison) -> Result<String, serde_json::Error> {
         title: &comparison.title,
         ranked_by: "e2e_p99_of_offered_ms",
         repetitions: comparison.repeat,
+        looks: comparison.looks,
+        level: comparison.level,
+        decided: comparison.decided,
         population: &comparison.population,
         standing: &comparison.standing,
         marks: &comparison.marks,
         notes: &comparison.notes,
         ranking: comparison.ranking.iter().map(ranked).collect(),
         uncertainty: comparison.uncertainty.as_ref(),
+        stability: comparison.stability.as_ref(),
     };
     serde_json::to_string_pretty(&file).map(|text| text + "\n")
 }

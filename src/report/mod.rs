@@ -9,3 +9,4 @@ pub mod plots;
 pub mod regret;
 pub mod table;
 pub mod text;
+mod verdict;

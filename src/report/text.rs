@@ -1,19 +1,21 @@
 //! A comparison as text for a terminal: where the fleet stands, the ranking, what is real of it.
 
 use super::table::{Table, number, number_or_dash, percent};
+use super::verdict;
 use crate::metrics::{ClassSummary, Quantiles, RunSummary};
-use crate::study::compare::{Comparison, Ranked, Standing};
-use crate::study::statistics::Interval;
+use crate::study::compare::Comparison;
+use crate::study::standing::Standing;
 
 /// The whole comparison.
 pub fn comparison(comparison: &Comparison) -> String {
-    [tables(comparison), verdict(comparison)].join("\n") + uncertainty(comparison).as_str()
+    [tables(comparison), verdict::differences(comparison)].join("\n") + beyond_chance(comparison).as_str()
 }
 
 /// One scenario alone: the same tables, and one of its replicas instead of a verdict.
 pub fn single(comparison: &Comparison) -> String {
     let replicas = replicas(&comparison.ranking[0].repetitions[0]);
-    [tables(comparison), replicas, intervals_of_one(comparison)].join("\n") + uncertainty(comparison).as_str()
+    [tables(comparison), replicas, verdict::of_one(comparison)].join("\n")
+        + beyond_chance(comparison).as_str()
 }
 
 fn tables(comparison: &Comparison) -> String {
@@ -169,43 +171,9 @@ fn classes(comparison: &Comparison) -> String {
     if rows == 0 { String::new() } else { table.render() }
 }
 
-fn interval(interval: &Interval) -> String {
-    format!("{} ms ({} to {})", number(interval.mean), number(interval.low), number(interval.high))
-}
-
-/// Which differences are real: a bare ranking is never shown.
-fn verdict(comparison: &Comparison) -> String {
-    let mut text =
-        format!("Which differences in E2E P99 are real, at 95 %, over {}:\n", comparison.population);
-    if comparison.repeat == 1 {
-        text.push_str("- none can be told from chance: set repeat = 5 or more");
-        text.push_str(" (and resample for a trace)\n");
-        return text;
-    }
-    let groups = comparison.ranking.last().map_or(0, |last| last.group);
-    for group in 1..=groups {
-        let members: Vec<&Ranked> =
-            comparison.ranking.iter().filter(|ranked| ranked.group == group).collect();
-        let names: Vec<&str> = members.iter().map(|ranked| ranked.name.as_str()).collect();
-        let first = members[0];
-        let tied = if members.len() > 1 { " (cannot be told apart)" } else { "" };
-        let own = first.e2e_p99_interval.as_ref().map_or(String::new(), |own| format!(": {}", interval(own)));
-        text.push_str(&format!("- group {group}: {}{tied}{own}\n", names.join(", ")));
-        if group > 1 {
-            let behind = first
-                .behind_group
-                .as_ref()
-                .map_or(" infinitely".into(), |by| format!(" by {}", interval(by)));
-            text.push_str(&format!("  {} is behind group {}{behind}\n", first.name, group - 1));
-        }
-    }
-    for ranked in &comparison.ranking {
-        for (objective, met) in &ranked.objectives {
-            let verb = if *met { "meets" } else { "misses" };
-            text.push_str(&format!("- {} {verb} {objective}\n", ranked.name));
-        }
-    }
-    text
+/// What errors of the model would do to the result; nothing where that was not asked for.
+fn beyond_chance(comparison: &Comparison) -> String {
+    uncertainty(comparison) + verdict::stability(comparison).as_str()
 }
 
 /// The latencies under models drawn from a calibration; nothing where that was not asked for.
@@ -232,18 +200,6 @@ fn uncertainty(comparison: &Comparison) -> String {
         "\nWhere 95 % of {draws} models drawn from the calibration lie (requests of the first repetition):\n{}",
         table.render()
     )
-}
-
-fn intervals_of_one(comparison: &Comparison) -> String {
-    let ranked = &comparison.ranking[0];
-    let mut text = match &ranked.e2e_p99_interval {
-        Some(own) => format!("E2E P99 at 95 %, over {}: {}\n", comparison.population, interval(own)),
-        None => format!("E2E P99 has no interval ({})\n", comparison.population),
-    };
-    for (objective, met) in &ranked.objectives {
-        text.push_str(&format!("{objective}: {}\n", if *met { "met" } else { "missed" }));
-    }
-    text
 }
 
 /// Above this many replicas a table of them says nothing.

@@ -18,6 +18,7 @@ pub mod multipliers;
 pub mod profile;
 pub mod roofline;
 mod routing;
+pub mod scaled;
 mod thread_blocks;
 mod together;
 

@@ -6,13 +6,19 @@
 //! - [`mod@regret`]: each decision against the truth
 //! - [`saturation`]: what the fleet can bear at most
 //! - [`mod@compare`]: several scenarios on the same requests
+//! - [`ranking`]: contenders in order, and what is real of it
+//! - [`standing`]: where the fleet stands under the workload
 //! - [`statistics`]: intervals over repetitions
+//! - [`stability`]: whether the winner stays if step times are wrong
 //! - [`mod@uncertainty`]: intervals over models drawn from a calibration
 
 pub mod compare;
+pub mod ranking;
 pub mod regret;
 pub mod run;
 pub mod saturation;
+pub mod stability;
+pub mod standing;
 pub mod statistics;
 pub mod steady;
 pub mod uncertainty;

@@ -295,7 +295,8 @@ pub fn simulate_with(
     let kinds: Vec<_> =
         scenario.replicas.iter().flat_map(|kind| (0..kind.count).map(move |_| kind)).collect();
     let replicas = kinds.iter().map(|kind| (kind.facts.clone(), LaneStats::default())).collect();
-    let mut collector = Collector::new(scenario.counted(), scenario.goodput, &scenario.classes);
+    let mut collector = Collector::new(scenario.counted(), scenario.goodput, &scenario.classes)
+        .keeping_distributions(scenario.repeat > 1);
     let mut outcomes = Vec::new();
     let fleet = Fleet::new(config, replicas, routers);
     let ended = fleet.run(source, &mut |outcome| {

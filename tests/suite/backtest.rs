@@ -7,7 +7,7 @@ use std::path::Path;
 use tailcast::report::csv;
 use tailcast::request::Outcome;
 use tailcast::scenario::{Loaded, Scenario};
-use tailcast::study::compare::Contender;
+use tailcast::study::compare::{Contender, Repetitions};
 use tailcast::study::{Keep, Traces, compare};
 use tailcast::verify::fleet::{against_histograms, against_rows};
 use tailcast::verify::{gateway, prometheus};
@@ -42,7 +42,7 @@ fn fleet(assignments: &[&str]) -> Scenario {
 
 fn lived(scenario: &Scenario) -> tailcast::study::Comparison {
     let contenders = [Contender { name: scenario.router.policy.clone(), scenario: scenario.clone() }];
-    compare(&contenders, &mut Traces::default(), false, Keep::Outcomes, &|| ()).unwrap()
+    compare(&contenders, &mut Traces::default(), Repetitions::Fixed, false, Keep::Outcomes, &|| ()).unwrap()
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod allocations;
 mod backtest;
 mod calibration;
 mod cli;
+mod coverage;
 mod fleets;
 mod golden;
 mod incidents;

@@ -7,7 +7,7 @@ use rand_distr::{Exp1, Geometric};
 use tailcast::fleet::{End, Fleet, FleetConfig, Network};
 use tailcast::observe::Silence;
 use tailcast::random::{Purpose, Seed};
-use tailcast::replica::{EngineConfig, SchedulingPolicy};
+use tailcast::replica::EngineConfig;
 use tailcast::request::{Content, Request, RequestId};
 use tailcast::router::{Facts, Freshness, policies};
 use tailcast::step_time::affine::Affine;
@@ -16,27 +16,21 @@ use tailcast::time::{Span, Time};
 use tailcast::trace::Waits;
 use tailcast::workload::{Job, OpenLoop};
 
-fn engine(max_num_seqs: u32) -> EngineConfig {
+pub(crate) fn engine(max_num_seqs: u32) -> EngineConfig {
     EngineConfig {
-        block_size: 16,
-        num_gpu_blocks: 1_000_000,
-        max_num_batched_tokens: 1 << 16,
-        max_num_seqs,
-        max_model_len: 1 << 16,
         enable_prefix_caching: false,
-        enable_chunked_prefill: true,
-        long_prefill_token_threshold: 0,
-        scheduler_reserve_full_isl: true,
-        watermark_blocks: 0,
-        scheduling_policy: SchedulingPolicy::Fcfs,
         async_scheduling: false,
-        speculation: None,
-        kv_load_delay_steps: 0,
         empty_step_sleep: Span::ZERO,
+        ..EngineConfig::plain(1_000_000, 1 << 16, max_num_seqs, 1 << 16)
     }
 }
 
-fn poisson(requests: u32, rate_per_s: f64, seed: Seed, output_tokens: &mut dyn FnMut() -> u32) -> Vec<Job> {
+pub(crate) fn poisson(
+    requests: u32,
+    rate_per_s: f64,
+    seed: Seed,
+    output_tokens: &mut dyn FnMut() -> u32,
+) -> Vec<Job> {
     let mut gaps = seed.stream(Purpose::Arrivals, 0);
     let mut sent = Time::ZERO;
     let job = |number| {
@@ -63,8 +57,8 @@ fn poisson(requests: u32, rate_per_s: f64, seed: Seed, output_tokens: &mut dyn F
     (0..requests).map(job).collect()
 }
 
-/// Mean time in the system in seconds of one replica, the first tenth left out.
-fn mean_time_s(engine: EngineConfig, step_time: Affine, jobs: Vec<Job>) -> f64 {
+/// Times in the system of one replica, the first tenth of requests left out, in order of their ends.
+pub(crate) fn times(engine: EngineConfig, step_time: Affine, jobs: Vec<Job>) -> Vec<Span> {
     let config = FleetConfig {
         freshness: Freshness::Fresh,
         impairments: Default::default(),
@@ -77,13 +71,18 @@ fn mean_time_s(engine: EngineConfig, step_time: Affine, jobs: Vec<Job>) -> f64 {
     let router = policies::build("round-robin", &toml::Table::new(), Seed(0), 0).unwrap();
     let replica = (Facts { labels: Vec::new(), engine, step_time: Arc::new(step_time) }, Silence);
     let warmup = jobs.len() as u32 / 10;
-    let mut times_s = Vec::new();
+    let mut times = Vec::new();
     Fleet::new(config, vec![replica], vec![router]).run(&mut OpenLoop::new(jobs.into()), &mut |outcome| {
         if outcome.attempt.request.0 >= warmup {
-            times_s.push(outcome.e2e().unwrap().as_s());
+            times.push(outcome.e2e().unwrap());
         }
     });
-    times_s.iter().sum::<f64>() / times_s.len() as f64
+    times
+}
+
+fn mean_time_s(engine: EngineConfig, step_time: Affine, jobs: Vec<Job>) -> f64 {
+    let times = times(engine, step_time, jobs);
+    times.iter().map(|time| time.as_s()).sum::<f64>() / times.len() as f64
 }
 
 /// One slot, one step of constant length for each request: M/D/1. Mean time = D + load * D / (2 (1 - load))

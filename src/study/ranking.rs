@@ -1,0 +1,257 @@
+//! Contenders in order, and what is real of it.
+//!
+//! Knows summaries of repetitions. The ranking goes by E2E P99, mean over repetitions; differences are taken pair by pair on the
+//! same requests. Does not know how runs are made.
+
+use std::ops::Range;
+
+use serde::Serialize;
+
+use super::compare::Contender;
+use super::statistics::{Interval, Paired, interval, paired, percentile_interval};
+use crate::metrics::{Distribution, Distributions, Quantiles, RunSummary};
+use crate::request::Outcome;
+use crate::time::{Span, Time};
+
+/// Intervals of a latency over repetitions, milliseconds; none where nothing can be said: one repetition, too few requests beyond
+/// a percentile, or no width.
+#[derive(Clone, Copy, Debug, PartialEq, Default, Serialize)]
+pub struct Intervals {
+    /// Of the mean of a repetition.
+    pub mean: Option<Interval>,
+    /// Of the median of all requests.
+    pub p50: Option<Interval>,
+    /// 90th percentile.
+    pub p90: Option<Interval>,
+    /// 95th percentile.
+    pub p95: Option<Interval>,
+    /// 99th percentile.
+    pub p99: Option<Interval>,
+    /// 99.9th percentile.
+    pub p99_9: Option<Interval>,
+    /// 99.99th percentile.
+    pub p99_99: Option<Interval>,
+}
+
+/// Those of all latencies.
+#[derive(Clone, Copy, Debug, PartialEq, Default, Serialize)]
+pub struct LatencyIntervals {
+    /// End to end; percentiles are of all offered requests, those without a whole answer counting as infinite.
+    pub e2e: Intervals,
+    /// Time to first token.
+    pub ttft: Intervals,
+    /// Time per output token.
+    pub tpot: Intervals,
+}
+
+/// One side with its results.
+#[derive(Clone, Debug)]
+pub struct Ranked {
+    /// As the table shows it.
+    pub name: String,
+    /// Its policy.
+    pub policy: String,
+    /// The policy's parameters where they are not the product's own, in one line.
+    pub parameters: String,
+    /// 1 is best. Those of one group cannot be told apart from the group's first.
+    pub group: u32,
+    /// E2E P99 over all offered requests, mean over repetitions; none is infinite.
+    pub e2e_p99_ms: Option<f64>,
+    /// Intervals over repetitions, at 95 %.
+    pub intervals: LatencyIntervals,
+    /// E2E P99 of a repetition above that of the first in the ranking, pair by pair; none for the first, and where there is no
+    /// interval.
+    pub behind_first: Option<Paired>,
+    /// The same above the first of the group before; none in the first group.
+    pub behind_group: Option<Interval>,
+    /// A summary a repetition.
+    pub repetitions: Vec<RunSummary>,
+    /// What became of each request in the first repetition, the warm-up's too.
+    pub outcomes: Vec<Outcome>,
+    /// Requests sent outside it are the warm-up and the cool-down.
+    pub counted: Range<Time>,
+    /// Whether each P99 objective was met in the mean over repetitions, by name.
+    pub objectives: Vec<(String, bool)>,
+    /// Its place among the contenders as they were given.
+    pub(super) given: usize,
+}
+
+impl Ranked {
+    /// A side that has not been run.
+    pub(super) fn new(given: usize, contender: &Contender) -> Ranked {
+        let parameters = &contender.scenario.router.parameters;
+        let pairs: Vec<String> = parameters.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+        Ranked {
+            name: contender.name.clone(),
+            policy: contender.scenario.router.policy.clone(),
+            parameters: pairs.join(", "),
+            group: 1,
+            e2e_p99_ms: None,
+            intervals: LatencyIntervals::default(),
+            behind_first: None,
+            behind_group: None,
+            repetitions: Vec::new(),
+            outcomes: Vec::new(),
+            counted: contender.scenario.counted(),
+            objectives: Vec::new(),
+            given,
+        }
+    }
+
+    /// Mean of a figure over repetitions; none where any repetition has none.
+    pub fn mean(&self, of: impl Fn(&RunSummary) -> Option<f64>) -> Option<f64> {
+        let values: Option<Vec<f64>> = self.repetitions.iter().map(of).collect();
+        values.map(|values| values.iter().sum::<f64>() / values.len() as f64)
+    }
+
+    /// Works out what its repetitions say.
+    fn gather(&mut self, contender: &Contender) {
+        self.e2e_p99_ms = self.mean(|summary| summary.e2e_p99_of_offered_ms);
+        let p99 = contender.scenario.p99;
+        let met = |name: &str, limit: Option<Span>, of: fn(&RunSummary) -> Option<f64>| {
+            let limit_ms = limit?.as_ms();
+            let met = self.mean(of).is_some_and(|mean_ms| mean_ms <= limit_ms);
+            Some((format!("{name} P99 <= {limit_ms} ms"), met))
+        };
+        let objectives = [
+            met("TTFT", p99.ttft, |summary| summary.ttft.p99_ms),
+            met("TPOT", p99.tpot, |summary| summary.tpot.p99_ms),
+            met("E2E", p99.e2e, |summary| summary.e2e_p99_of_offered_ms),
+        ];
+        self.objectives = objectives.into_iter().flatten().collect();
+        self.intervals = LatencyIntervals {
+            e2e: self.intervals_of(|summary| &summary.e2e, |all| &all.e2e),
+            ttft: self.intervals_of(|summary| &summary.ttft, |all| &all.ttft),
+            tpot: self.intervals_of(|summary| &summary.tpot, |all| &all.tpot),
+        };
+    }
+
+    fn intervals_of(
+        &self,
+        quantiles: fn(&RunSummary) -> &Quantiles,
+        distribution: fn(&Distributions) -> &Distribution,
+    ) -> Intervals {
+        let means: Option<Vec<f64>> =
+            self.repetitions.iter().map(|summary| quantiles(summary).mean_ms).collect();
+        let distributions: Vec<&Distribution> = self
+            .repetitions
+            .iter()
+            .filter_map(|summary| summary.distributions.as_ref())
+            .map(distribution)
+            .collect();
+        let requests = self.repetitions.iter().map(|summary| quantiles(summary).count).sum();
+        let of = |p: f64| percentile_interval(&distributions, p, requests);
+        Intervals {
+            mean: means.and_then(|means| interval(&means)),
+            p50: of(50.0),
+            p90: of(90.0),
+            p95: of(95.0),
+            p99: of(99.0),
+            p99_9: of(99.9),
+            p99_99: of(99.99),
+        }
+    }
+
+    /// What the ranking sorts by: E2E P99, then the share of requests without a whole answer.
+    fn place(&self) -> (f64, f64) {
+        let offered: u64 = self.repetitions.iter().map(|summary| summary.offered).sum();
+        let completed: u64 = self.repetitions.iter().map(|summary| summary.completed).sum();
+        (self.e2e_p99_ms.unwrap_or(f64::INFINITY), (offered - completed) as f64 / offered.max(1) as f64)
+    }
+}
+
+/// Sorts, and groups what cannot be told apart with intervals at `level`. `contenders` are as they were given.
+pub(super) fn rank(ranking: &mut [Ranked], contenders: &[Contender], level: f64) {
+    for ranked in ranking.iter_mut() {
+        ranked.gather(&contenders[ranked.given]);
+    }
+    // Infinite is last, and the more requests are lost the later.
+    ranking.sort_by(|a, b| {
+        let by_place = a.place().partial_cmp(&b.place()).unwrap_or(std::cmp::Ordering::Equal);
+        by_place.then(a.given.cmp(&b.given))
+    });
+    group(ranking, level);
+}
+
+/// A difference within this share of the first's E2E P99 is as good as none.
+const NEGLIGIBLE: f64 = 0.01;
+
+/// Whether of every contender it is known that it is behind the first, or as good as it.
+pub(super) fn is_decided(ranking: &[Ranked], level: f64) -> bool {
+    let first = &ranking[0];
+    let negligible_ms = first.e2e_p99_ms.unwrap_or(0.0) * NEGLIGIBLE;
+    ranking[1..].iter().all(|ranked| match behind(ranked, first, level) {
+        Behind::Surely(_) => true,
+        Behind::Unclear(Some(paired)) => {
+            paired.difference.low >= -negligible_ms && paired.difference.high <= negligible_ms
+        }
+        // The same in every repetition: they decide alike.
+        Behind::Unclear(None) => ranked
+            .repetitions
+            .iter()
+            .zip(&first.repetitions)
+            .all(|(a, b)| a.e2e_p99_of_offered_ms == b.e2e_p99_of_offered_ms),
+    })
+}
+
+/// Whether one is behind another, repetition by repetition.
+enum Behind {
+    /// By this much, and the interval does not hold 0.
+    Surely(Option<Paired>),
+    /// It cannot be told.
+    Unclear(Option<Paired>),
+}
+
+fn behind(later: &Ranked, earlier: &Ranked, level: f64) -> Behind {
+    let pairs = later.repetitions.iter().zip(&earlier.repetitions);
+    let differences: Option<Vec<f64>> = pairs
+        .clone()
+        .map(|(later, earlier)| Some(later.e2e_p99_of_offered_ms? - earlier.e2e_p99_of_offered_ms?))
+        .collect();
+    if let Some(differences) = differences {
+        let paired = paired(&differences, level);
+        return match paired {
+            Some(Paired { difference, .. }) if difference.low > 0.0 => Behind::Surely(paired),
+            _ => Behind::Unclear(paired),
+        };
+    }
+    // One of them is infinite: it is behind if that is so in every repetition of several, and never the other's.
+    let infinite_only_here = pairs.clone().all(|(later, earlier)| {
+        later.e2e_p99_of_offered_ms.is_none() && earlier.e2e_p99_of_offered_ms.is_some()
+    });
+    if infinite_only_here && later.repetitions.len() > 1 {
+        Behind::Surely(None)
+    } else {
+        Behind::Unclear(None)
+    }
+}
+
+/// Groups from the best on: one joins as long as it cannot be told from the group's first.
+fn group(ranking: &mut [Ranked], level: f64) {
+    let mut group_first = 0;
+    let mut previous_first = None;
+    let difference = |paired: Option<Paired>| paired.map(|paired| paired.difference);
+    (ranking[0].group, ranking[0].behind_first, ranking[0].behind_group) = (1, None, None);
+    for index in 1..ranking.len() {
+        let (before, rest) = ranking.split_at_mut(index);
+        let this = &mut rest[0];
+        let (Behind::Surely(by) | Behind::Unclear(by)) = behind(this, &before[0], level);
+        this.behind_first = by;
+        this.behind_group = None;
+        match behind(this, &before[group_first], level) {
+            Behind::Surely(by) => {
+                this.group = before[index - 1].group + 1;
+                this.behind_group = difference(by);
+                previous_first = Some(group_first);
+                group_first = index;
+            }
+            Behind::Unclear(_) => {
+                this.group = before[index - 1].group;
+                if let Some(first) = previous_first {
+                    let (Behind::Surely(by) | Behind::Unclear(by)) = behind(this, &before[first], level);
+                    this.behind_group = difference(by);
+                }
+            }
+        }
+    }
+}

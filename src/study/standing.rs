@@ -1,0 +1,83 @@
+//! Where a fleet stands under a workload: what to know before reading a table of latencies.
+
+use serde::Serialize;
+
+use crate::metrics::RunSummary;
+use crate::scenario::Scenario;
+use crate::workload::Job;
+
+/// Where the fleet stands under this workload.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Standing {
+    /// Replicas.
+    pub replicas: u32,
+    /// Requests a second that are offered.
+    pub offered_requests_per_s: f64,
+    /// Requests a second that the fleet can bear at most, as measured.
+    pub saturation_requests_per_s: Option<f64>,
+    /// Offered over saturation.
+    pub load: Option<f64>,
+    /// Running list that half of the GPUs' time was at or below, under the first contender.
+    pub median_batch: u32,
+    /// Mean share of KV blocks in use, under the first contender.
+    pub kv_cache_usage: f64,
+    /// What to know before reading the table.
+    pub remarks: Vec<String>,
+}
+
+/// Times are unlike when one holds so many times as many requests as another.
+const UNLIKE: f64 = 3.0;
+/// Fewer requests say nothing of a trend.
+const FEWEST_FOR_TREND: u64 = 1_000;
+
+/// Where the fleet of `scenario` stands, by one run of it.
+pub(super) fn stand(
+    scenario: &Scenario,
+    saturation: Option<f64>,
+    jobs: &[Job],
+    summary: &RunSummary,
+) -> Standing {
+    let load = saturation.map(|saturation| summary.offered_requests_per_s / saturation);
+    let mut remarks = Vec::new();
+    match load {
+        None => remarks.push("too few requests to measure the fleet's saturation".to_string()),
+        Some(load) if load < 0.3 => remarks.push("too idle for routing to matter".to_string()),
+        Some(load) if load > 1.0 => remarks.push(
+            "overloaded: more is offered than the fleet can bear, so latencies grow as long as requests come"
+                .to_string(),
+        ),
+        Some(_) => {}
+    }
+    if summary.queue_growth > 2.0 && load.is_some_and(|load| load > 0.9) {
+        let growth = summary.queue_growth;
+        remarks.push(format!(
+            "the queue grows: {growth:.1} times as many requests in the system in the last quarter as in the second"
+        ));
+    } else if !(1.0 / UNLIKE..=UNLIKE).contains(&summary.queue_growth) && summary.offered >= FEWEST_FOR_TREND
+    {
+        let growth = summary.queue_growth;
+        remarks.push(format!(
+            "not stationary: {growth:.1} times as many requests in the system in the last quarter as in the second, so \
+             percentiles mix unlike times"
+        ));
+    }
+    if jobs.iter().all(|job| job.request.content.runs().is_empty()) {
+        remarks.push("no prefix identities: prefix-aware policies cannot win".to_string());
+    }
+    let pressed = summary.preemptions > 0;
+    if pressed {
+        remarks.push(format!(
+            "KV blocks run short: {} preemptions under the first contender",
+            summary.preemptions
+        ));
+    }
+    Standing {
+        replicas: scenario.replicas.iter().map(|kind| kind.count).sum(),
+        offered_requests_per_s: summary.offered_requests_per_s,
+        saturation_requests_per_s: saturation,
+        load,
+        median_batch: summary.median_batch,
+        kv_cache_usage: summary.kv_cache_usage,
+        remarks,
+    }
+}
