@@ -62,6 +62,8 @@ pub enum Purpose {
     PollLoss,
     /// Which KV events are lost; its index is the gateway.
     EventLoss,
+    /// Where in its range a key of a sweep lies; its index is the key.
+    Sweep,
 }
 
 impl Seed {

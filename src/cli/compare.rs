@@ -36,7 +36,10 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     let options = &arguments.options;
-    let loaded = read(arguments)?;
+    let loaded = options.read_with_repetitions(match arguments.until_decided {
+        Some(_) => FEWEST_REPETITIONS,
+        None => 1,
+    })?;
     let product = arguments.product.as_deref().map(product_named).transpose()?;
     let (contenders, policies) = match product {
         // Variants are of the scenario's own making: the verdict is on what the product offers.
@@ -80,18 +83,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
 
 /// Repetitions from which on a comparison that goes on until it is decided is looked at.
 const FEWEST_REPETITIONS: u32 = 5;
-
-/// The scenario; one that is to be decided has some repetitions to begin with.
-fn read(arguments: &Arguments) -> Result<Loaded, CliError> {
-    let options = &arguments.options;
-    let mut assignments = options.assignments();
-    let loaded = Loaded::read(&options.scenario, &assignments).map_err(CliError::input)?;
-    if arguments.until_decided.is_none() || loaded.file.repeat >= FEWEST_REPETITIONS {
-        return Ok(loaded);
-    }
-    assignments.push(format!("repeat={FEWEST_REPETITIONS}"));
-    Loaded::read(&options.scenario, &assignments).map_err(CliError::input)
-}
 
 fn product_named(name: &str) -> Result<&'static Product, CliError> {
     products::find(name).ok_or_else(|| {

@@ -16,6 +16,7 @@ use crate::study::compare::{Comparison, Contender, Repetitions};
 use crate::study::{self, Keep, StudyError, Traces};
 
 mod calibrate;
+mod capacity;
 mod compare;
 mod explain;
 mod init;
@@ -25,6 +26,7 @@ mod regret;
 mod results;
 mod run;
 mod schema;
+mod sweep;
 mod trace;
 mod verify;
 
@@ -51,6 +53,9 @@ Exit codes: 0 done; 1 a check found differences; 2 the input or the command line
 #[derive(Debug, Subcommand)]
 enum Command {
     Compare(compare::Arguments),
+    Capacity(capacity::Arguments),
+    Sweep(sweep::Arguments),
+    Merge(sweep::MergeArguments),
     Regret(regret::Arguments),
     Run(run::Arguments),
     Calibrate(calibrate::Arguments),
@@ -101,6 +106,17 @@ impl RunOptions {
     fn assignments(&self) -> Vec<String> {
         let seed = self.seed.map(|seed| format!("seed={seed}"));
         self.set.iter().cloned().chain(seed).collect()
+    }
+
+    /// The scenario, with no fewer repetitions than this.
+    fn read_with_repetitions(&self, fewest: u32) -> Result<Loaded, CliError> {
+        let mut assignments = self.assignments();
+        let loaded = Loaded::read(&self.scenario, &assignments).map_err(CliError::input)?;
+        if loaded.file.repeat >= fewest {
+            return Ok(loaded);
+        }
+        assignments.push(format!("repeat={fewest}"));
+        Loaded::read(&self.scenario, &assignments).map_err(CliError::input)
     }
 
     /// How many models are drawn; 0 unless asked for.
@@ -249,6 +265,9 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Compare(arguments) => compare::run(&arguments),
+        Command::Capacity(arguments) => capacity::run(&arguments),
+        Command::Sweep(arguments) => sweep::run(&arguments),
+        Command::Merge(arguments) => sweep::merge(&arguments),
         Command::Regret(arguments) => regret::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Calibrate(arguments) => calibrate::run(&arguments),

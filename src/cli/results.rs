@@ -24,12 +24,38 @@ pub(super) fn check_replaceable(out: &Path) -> Result<(), CliError> {
     )))
 }
 
+/// Writes these files, by name, into `out`.
+pub(super) fn write_files(out: &Path, files: &[(String, Vec<u8>)]) -> Result<(), CliError> {
+    whole(out, &|_| Ok(files.to_vec()))
+}
+
 /// Writes everything about a comparison into `out`. `scenario` gives the resolved scenario as seen from a folder.
 pub(super) fn write(
     out: &Path,
     comparison: &Comparison,
     scenario: &dyn Fn(&Path) -> Result<String, ScenarioError>,
 ) -> Result<(), CliError> {
+    let cannot = |error: &dyn std::fmt::Display| CliError::Write(error.to_string());
+    whole(out, &|folder| {
+        let mut files = vec![
+            (SUMMARY.into(), json::summary(comparison).map_err(|error| cannot(&error))?.into_bytes()),
+            ("requests.csv".into(), csv::requests(comparison).map_err(|error| cannot(&error))?),
+            ("timeline.csv".into(), csv::timeline(comparison).map_err(|error| cannot(&error))?),
+            ("scenario.toml".into(), scenario(folder).map_err(CliError::input)?.into_bytes()),
+        ];
+        for Plot { name, svg, png } in figures::of(comparison).map_err(|error| cannot(&error))? {
+            files.push((format!("{name}.svg"), svg.into_bytes()));
+            files.push((format!("{name}.png"), png));
+        }
+        Ok(files)
+    })
+}
+
+/// Files by name, made with the folder they will lie in.
+type Files<'a> = dyn Fn(&Path) -> Result<Vec<(String, Vec<u8>)>, CliError> + 'a;
+
+/// Puts files into a folder that appears whole or not at all.
+fn whole(out: &Path, files: &Files<'_>) -> Result<(), CliError> {
     let cannot =
         |what: &Path, error: &dyn std::fmt::Display| CliError::Write(format!("{}: {error}", what.display()));
     let parent = match out.parent() {
@@ -42,22 +68,8 @@ pub(super) fn write(
         .prefix(".tailcast-")
         .tempdir_in(&parent)
         .map_err(|error| cannot(&parent, &error))?;
-    let folder = temporary.path();
-    let put = |name: String, bytes: &[u8]| {
-        fs::write(folder.join(&name), bytes).map_err(|error| cannot(&out.join(&name), &error))
-    };
-    let summary = json::summary(comparison).map_err(|error| CliError::Write(error.to_string()))?;
-    put(SUMMARY.into(), summary.as_bytes())?;
-    let requests = csv::requests(comparison).map_err(|error| CliError::Write(error.to_string()))?;
-    put("requests.csv".into(), &requests)?;
-    let timeline = csv::timeline(comparison).map_err(|error| CliError::Write(error.to_string()))?;
-    put("timeline.csv".into(), &timeline)?;
-    put("scenario.toml".into(), scenario(folder).map_err(CliError::input)?.as_bytes())?;
-    for Plot { name, svg, png } in
-        figures::of(comparison).map_err(|error| CliError::Write(error.to_string()))?
-    {
-        put(format!("{name}.svg"), svg.as_bytes())?;
-        put(format!("{name}.png"), &png)?;
+    for (name, bytes) in files(temporary.path())? {
+        fs::write(temporary.path().join(&name), bytes).map_err(|error| cannot(&out.join(&name), &error))?;
     }
     let finished = temporary.keep();
     replace(&finished, out).map_err(|error| cannot(out, &error))

@@ -2,11 +2,13 @@
 //!
 //! Knows how a comparison is written. Does not know how it came about, nor where the bytes go.
 
+pub mod capacity;
 pub mod csv;
 pub mod figures;
 pub mod json;
 pub mod plots;
 pub mod regret;
+pub mod sweep;
 pub mod table;
 pub mod text;
 mod verdict;

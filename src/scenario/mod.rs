@@ -64,6 +64,11 @@ impl Loaded {
         Ok(Loaded { name: name.into(), folder: folder.into(), text, file })
     }
 
+    /// The scenario as written, with assignments laid over it.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The scenario as run.
     ///
     /// # Errors

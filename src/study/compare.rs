@@ -291,7 +291,7 @@ fn beginning_of(scenario: &Scenario, jobs: &Arc<[Job]>) -> Result<Option<Beginni
 }
 
 /// What repetitions are drawn from, hence what intervals speak of.
-pub(super) fn population(scenario: &Scenario, repeat: u32) -> String {
+pub fn population(scenario: &Scenario, repeat: u32) -> String {
     use crate::workload::replay::Resample;
     match &scenario.workload {
         _ if repeat == 1 => "one repetition: nothing can be said of chance".into(),

@@ -5,13 +5,16 @@
 //! - [`mod@run`]: one scenario, one repetition
 //! - [`mod@regret`]: each decision against the truth
 //! - [`saturation`]: what the fleet can bear at most
+//! - [`mod@capacity`]: the least fleet, or the highest rate, at which objectives hold
 //! - [`mod@compare`]: several scenarios on the same requests
 //! - [`ranking`]: contenders in order, and what is real of it
 //! - [`standing`]: where the fleet stands under the workload
 //! - [`statistics`]: intervals over repetitions
 //! - [`stability`]: whether the winner stays if step times are wrong
+//! - [`sweep`]: a scenario at many settings
 //! - [`mod@uncertainty`]: intervals over models drawn from a calibration
 
+pub mod capacity;
 pub mod compare;
 pub mod ranking;
 pub mod regret;
@@ -21,6 +24,7 @@ pub mod stability;
 pub mod standing;
 pub mod statistics;
 pub mod steady;
+pub mod sweep;
 pub mod uncertainty;
 
 pub use compare::{Comparison, compare};

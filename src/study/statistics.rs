@@ -109,26 +109,52 @@ pub fn percentile_interval(repetitions: &[&Distribution], p: f64, requests: u64)
     if repetitions.len() < 2 || beyond < FEWEST_BEYOND {
         return None;
     }
-    let longest = repetitions.iter().filter_map(|repetition| repetition.longest_ms()).reduce(f64::max)?;
     let t = t_quantile(repetitions.len() as f64 - 1.0, LEVEL);
     let of = |ms: f64| Moments::of(repetitions.iter().map(move |repetition| repetition.share_within(ms)));
-    // The least value at which enough is true; none if it is not even of the longest.
-    let least = |enough: &dyn Fn(f64) -> bool| {
-        let (mut low, mut high) = (0.0, longest);
-        if !enough(high) {
-            return None;
-        }
-        while high - low > 1e-7 * high {
-            let middle = (low + high) / 2.0;
-            if enough(middle) { high = middle } else { low = middle }
-        }
-        Some(high)
-    };
     let share = p / 100.0;
-    let low = least(&|ms| of(ms).distance(share) >= -t)?;
-    let estimate = least(&|ms| of(ms).mean >= share)?;
-    let high = least(&|ms| of(ms).distance(share) > t)?;
+    let low = least_ms(repetitions, &|ms| of(ms).distance(share) >= -t)?;
+    let estimate = pooled_percentile_ms(repetitions, p)?;
+    let high = least_ms(repetitions, &|ms| of(ms).distance(share) > t)?;
     (high - low > 1e-6 * high).then_some(Interval { estimate, low, high })
+}
+
+/// The `p`-th percentile of all requests, each repetition counting alike, milliseconds; none where it is infinite.
+pub fn pooled_percentile_ms(repetitions: &[&Distribution], p: f64) -> Option<f64> {
+    let count = repetitions.len() as f64;
+    let share =
+        |ms: f64| repetitions.iter().map(|repetition| repetition.share_within(ms)).sum::<f64>() / count;
+    least_ms(repetitions, &|ms| share(ms) >= p / 100.0)
+}
+
+/// The least latency of which `enough` is true, as it is of all above; none if it is not even of the longest.
+fn least_ms(repetitions: &[&Distribution], enough: &dyn Fn(f64) -> bool) -> Option<f64> {
+    let longest = repetitions.iter().filter_map(|repetition| repetition.longest_ms()).reduce(f64::max)?;
+    let (mut low, mut high) = (0.0, longest);
+    if !enough(high) {
+        return None;
+    }
+    while high - low > 1e-7 * high {
+        let middle = (low + high) / 2.0;
+        if enough(middle) { high = middle } else { low = middle }
+    }
+    Some(high)
+}
+
+/// Whether the mean of independent values is at least `least`, with this confidence on one side; none where nothing can be said
+/// with it.
+pub fn at_least(values: &[f64], least: f64, confidence: f64) -> Option<bool> {
+    if values.len() < 2 {
+        return None;
+    }
+    let moments = Moments::of(values.iter().copied());
+    let t = t_quantile(moments.count - 1.0, 2.0 * confidence - 1.0);
+    match moments.distance(least) {
+        // All are the same, and just so many.
+        0.0 if moments.error == 0.0 => Some(true),
+        distance if distance >= t => Some(true),
+        distance if distance <= -t => Some(false),
+        _ => None,
+    }
 }
 
 /// What repetitions say of a difference between two that had the same requests.
@@ -231,6 +257,18 @@ mod tests {
         assert_eq!(percentile_interval(&runs, 99.91, 10_000), None);
         assert_eq!(percentile_interval(&runs[..1], 50.0, 10_000), None);
         assert_eq!(percentile_interval(&[runs[0], runs[0]], 50.0, 10_000), None);
+    }
+
+    #[test]
+    fn a_mean_is_at_least_so_much_or_not_or_nobody_knows() {
+        // One-sided t(4, 0.95) = 2.132; standard error 0.7071, so 1.508 to either side of 3.
+        let values = [1.0, 2.0, 3.0, 4.0, 5.0];
+        assert_eq!(at_least(&values, 1.49, 0.95), Some(true));
+        assert_eq!(at_least(&values, 1.50, 0.95), None);
+        assert_eq!(at_least(&values, 4.51, 0.95), Some(false));
+        assert_eq!(at_least(&[1.0, 1.0], 1.0, 0.95), Some(true));
+        assert_eq!(at_least(&[0.9, 0.9], 1.0, 0.95), Some(false));
+        assert_eq!(at_least(&[1.0], 0.5, 0.95), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod backtest;
 mod calibration;
 mod cli;
 mod coverage;
+mod decisions;
 mod fleets;
 mod golden;
 mod incidents;

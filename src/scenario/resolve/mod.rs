@@ -138,6 +138,14 @@ pub struct ReplicaKind {
     pub calibration: Option<Calibrated>,
 }
 
+impl ReplicaKind {
+    /// US dollars for an hour of one replica; none where the catalogue has no price of its cards.
+    pub fn usd_per_hour(&self) -> Option<f64> {
+        let cards = f64::from(self.placement.deployment.tensor_parallel_size);
+        self.placement.gpu.usd_per_hour.map(|usd| usd * cards)
+    }
+}
+
 /// The router as run.
 #[derive(Clone, Debug)]
 pub struct RouterPlan {

@@ -1,0 +1,194 @@
+//! `tailcast capacity`: the least fleet, or the highest rate, at which objectives hold.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::{CliError, RunOptions, check_that_keys_are_read, compare, print, progress, results, say};
+use crate::report::capacity;
+use crate::scenario::Loaded;
+use crate::study::capacity::{Capacity, Latency, Objective, Quantity, capacity as search, objectives_of};
+use crate::study::compare::{Contender, population};
+use crate::study::{StudyError, Traces};
+
+/// The least number of replicas, or the highest rate, at which objectives hold
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    options: RunOptions,
+    /// An objective, such as ttft.p99=800 or e2e.p95=10000, milliseconds; several times for several; `[slo.p99]` unless given
+    #[arg(long, value_name = "LATENCY.pN=MS")]
+    slo: Vec<String>,
+    /// Replicas to search, from and to
+    #[arg(long, value_name = "FEWEST..MOST", default_value = "1..512", conflicts_with = "rate")]
+    replicas: String,
+    /// Search the highest rate of the scenario's own fleet instead
+    #[arg(long)]
+    rate: bool,
+    /// So many of the replicas are down from the start
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "rate")]
+    down: u32,
+    /// How sure it has to be
+    #[arg(long, value_name = "SHARE", default_value_t = 0.95)]
+    confidence: f64,
+    /// Policies to search for, separated by commas; the scenario's own unless given
+    #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
+    policies: Vec<String>,
+    /// A folder for the picture; none unless given
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// Repetitions below which there is no confidence.
+const FEWEST_REPETITIONS: u32 = 5;
+
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
+    let options = &arguments.options;
+    if options.check || options.uncertainty.is_some() || !options.step_time_error.is_empty() {
+        let message = "--check, --uncertainty and --step-time-error belong to `run` and `compare`\nhelp: leave them out";
+        return Err(CliError::Input(message.into()));
+    }
+    if !(0.5..1.0).contains(&arguments.confidence) {
+        return Err(CliError::Input(
+            "--confidence: expected a share of at least 0.5 and below 1, such as 0.95".into(),
+        ));
+    }
+    let quantity = match arguments.rate {
+        true => Quantity::Rate,
+        false => replicas(arguments)?,
+    };
+    let loaded = options.read_with_repetitions(FEWEST_REPETITIONS)?;
+    let contenders = contenders(&loaded, &arguments.policies)?;
+    check_that_keys_are_read(&loaded, &contenders)?;
+    let first = &contenders[0].scenario;
+    let objectives = match arguments.slo.is_empty() {
+        true => objectives_of(first),
+        false => arguments.slo.iter().map(|text| objective(text)).collect::<Result<_, _>>()?,
+    };
+    if objectives.is_empty() {
+        return Err(CliError::Input(
+            "there is no objective to hold\nhelp: say --slo ttft.p99=800, or set [slo.p99] in the scenario"
+                .into(),
+        ));
+    }
+    if let Some(out) = &arguments.out {
+        results::check_replaceable(out)?;
+    }
+    let bar = progress(0, options.quiet);
+    let searches = options.on_threads(|| {
+        let mut traces = Traces::default();
+        let mut all = Vec::new();
+        let whole = |contender: &Contender| match quantity {
+            Quantity::Rate => vec![contender.scenario.clone()],
+            Quantity::Replicas { .. } => each_kind_alone(contender),
+        };
+        for alone in contenders.iter().flat_map(whole) {
+            all.push(search(&alone, &mut traces, quantity, &objectives, arguments.confidence, &|| {
+                bar.inc(1)
+            })?);
+        }
+        Ok::<Vec<Capacity>, StudyError>(all)
+    })?;
+    let searches = searches.map_err(CliError::input)?;
+    bar.finish_and_clear();
+    if let Some(out) = &arguments.out {
+        let plot = capacity::plot(&first.title, &searches, quantity, &objectives)
+            .map_err(|error| CliError::Write(error.to_string()))?;
+        let json = json(&searches, &objectives)?;
+        results::write_files(
+            out,
+            &[
+                ("summary.json".into(), json.into_bytes()),
+                (format!("{}.svg", plot.name), plot.svg.into_bytes()),
+                (format!("{}.png", plot.name), plot.png),
+            ],
+        )?;
+    }
+    let shown = match options.json {
+        true => json(&searches, &objectives)?,
+        false => capacity::text(
+            &first.title,
+            &searches,
+            quantity,
+            &objectives,
+            arguments.confidence,
+            &population(first, first.repeat),
+        ),
+    };
+    print(&shown)?;
+    if let Some(out) = arguments.out.as_ref().filter(|_| !options.quiet) {
+        say(&format!("the curve is in {}", out.display()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn contenders(loaded: &Loaded, policies: &[String]) -> Result<Vec<Contender>, CliError> {
+    if policies.is_empty() {
+        let scenario = loaded.resolve().map_err(CliError::input)?;
+        return Ok(vec![Contender { name: scenario.router.policy.clone(), scenario }]);
+    }
+    Ok(compare::contenders(loaded, policies)?
+        .0
+        .into_iter()
+        .filter(|one| policies.contains(&one.name))
+        .collect())
+}
+
+/// A scenario for each kind of replica, with no other.
+fn each_kind_alone(contender: &Contender) -> Vec<crate::scenario::Scenario> {
+    let alone = |kind: &crate::scenario::ReplicaKind| {
+        let mut scenario = contender.scenario.clone();
+        scenario.replicas = vec![kind.clone()];
+        scenario
+    };
+    contender.scenario.replicas.iter().map(alone).collect()
+}
+
+fn replicas(arguments: &Arguments) -> Result<Quantity, CliError> {
+    let text = &arguments.replicas;
+    let expected = || {
+        CliError::Input(format!(
+            "--replicas: expected FEWEST..MOST of 1 to 4096, such as 1..512, got `{text}`"
+        ))
+    };
+    let (fewest, most) = text.split_once("..").ok_or_else(expected)?;
+    let number = |text: &str| text.trim().parse::<u32>().map_err(|_| expected());
+    let (fewest, most) = (number(fewest)?, number(most)?);
+    if fewest == 0 || most < fewest || most > 4_096 {
+        return Err(expected());
+    }
+    if arguments.down >= most {
+        return Err(CliError::Input(format!("--down: of {most} replicas at most {} can be down", most - 1)));
+    }
+    Ok(Quantity::Replicas { fewest, most, down: arguments.down })
+}
+
+fn objective(text: &str) -> Result<Objective, CliError> {
+    let expected = || {
+        CliError::Input(format!(
+            "--slo: expected LATENCY.pN=MS with ttft, tpot or e2e and N above 0 and below 100, such as ttft.p99=800, got `{text}`"
+        ))
+    };
+    let (key, limit) = text.split_once('=').ok_or_else(expected)?;
+    let (latency, percent) = key.split_once('.').ok_or_else(expected)?;
+    let latency = match latency.trim().to_lowercase().as_str() {
+        "ttft" => Latency::Ttft,
+        "tpot" => Latency::Tpot,
+        "e2e" => Latency::E2e,
+        _ => return Err(expected()),
+    };
+    let percent = percent.trim().to_lowercase().strip_prefix('p').and_then(|text| text.parse::<f64>().ok());
+    let percent = percent.filter(|p| *p > 0.0 && *p < 100.0).ok_or_else(expected)?;
+    let limit_ms = limit.trim().trim_end_matches("ms").trim().parse::<f64>().ok();
+    let limit_ms = limit_ms.filter(|ms| *ms > 0.0 && ms.is_finite()).ok_or_else(expected)?;
+    Ok(Objective { latency, percent, limit_ms })
+}
+
+fn json(searches: &[Capacity], objectives: &[Objective]) -> Result<String, CliError> {
+    let value = serde_json::json!({
+        "schema_version": crate::report::json::SCHEMA_VERSION,
+        "objectives": objectives,
+        "searches": searches,
+    });
+    let text = serde_json::to_string_pretty(&value).map_err(|error| CliError::Write(error.to_string()))?;
+    Ok(text + "\n")
+}

@@ -1,0 +1,317 @@
+//! `tailcast sweep` and `tailcast merge`: a scenario at many settings, in parallel, and as often interrupted as need be.
+//!
+//! A sweep's folder has `sweep.json`, the plan, and `cells/`, a file for each cell that is done; each appears whole. What is done is
+//! not done again. When all cells are there, `sweep.csv` and the pictures are made from them, so they are the same bytes whoever
+//! made which cell, and when.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{CliError, RunOptions, check_that_keys_are_read, compare, print, progress, say};
+use crate::random::Seed;
+use crate::report::plots::Plot;
+use crate::report::sweep::{self as report, Findings};
+use crate::scenario::Loaded;
+use crate::study::compare::{Contender, Repetitions};
+use crate::study::sweep::{Axis, Cell, grid, latin_hypercube};
+use crate::study::{self, Keep, StudyError, Traces};
+
+/// Run a scenario at many settings: any keys over lists or ranges, policies included. Run it again to go on where it was stopped
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    options: RunOptions,
+    /// A key and its values: KEY=A,B,C, or KEY=LOW..HIGH/COUNT (`/COUNTlog` for equal ratios); several times for a grid
+    #[arg(long, value_name = "KEY=VALUES", required = true)]
+    over: Vec<String>,
+    /// So many settings, drawn as a Latin hypercube, instead of the whole grid; ranges then need no count
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    latin_hypercube: Option<u32>,
+    /// Policies to compare in each cell, separated by commas; the scenario's own unless given
+    #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
+    policies: Vec<String>,
+    /// Only the I-th of N equal parts of the cells: one machine of N. `tailcast merge` puts them together
+    #[arg(long, value_name = "I/N")]
+    shard: Option<String>,
+    /// The sweep's folder; output/NAME-OF-THE-SCENARIO-sweep unless given
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// Put the shards of a sweep together, the same bytes as one machine would have made
+#[derive(Debug, clap::Args)]
+pub(super) struct MergeArguments {
+    /// The shards' folders
+    #[arg(required = true)]
+    shards: Vec<PathBuf>,
+    /// The whole sweep's folder
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+const PLAN: &str = "sweep.json";
+const TABLE: &str = "sweep.csv";
+const CELLS: &str = "cells";
+/// What names of files begin with that are not whole yet; one that was killed may leave some behind.
+const TEMPORARY: &str = ".tailcast-";
+
+/// What a sweep is, the same for all its shards.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Plan {
+    schema_version: u32,
+    tailcast: String,
+    title: String,
+    /// The scenario as written, with `--set` laid over it.
+    scenario: String,
+    keys: Vec<String>,
+    policies: Vec<String>,
+    cells: Vec<Cell>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
+    let options = &arguments.options;
+    if options.check || options.json || options.uncertainty.is_some() || !options.step_time_error.is_empty() {
+        let message = "--check, --json, --uncertainty and --step-time-error belong to `run` and `compare`\nhelp: leave them out";
+        return Err(CliError::Input(message.into()));
+    }
+    let (part, parts) = shard(arguments.shard.as_deref())?;
+    let loaded = Loaded::read(&options.scenario, &options.assignments()).map_err(CliError::input)?;
+    let plan = plan(arguments, &loaded)?;
+    let out = match &arguments.out {
+        Some(out) => out.clone(),
+        None => {
+            let stem = options.scenario.file_stem().unwrap_or("scenario".as_ref()).to_string_lossy();
+            PathBuf::from("output").join(format!("{stem}-sweep"))
+        }
+    };
+    open(&out, &plan)?;
+    let own: Vec<usize> = (0..plan.cells.len()).filter(|cell| cell % parts == part).collect();
+    let missing: Vec<usize> = own.iter().copied().filter(|&cell| !cell_file(&out, cell).is_file()).collect();
+    // A mistake in any cell is told before the first is run.
+    for &cell in &missing {
+        contenders(arguments, &plan, cell).map_err(|error| in_cell(error, &plan, cell))?;
+    }
+    if !options.quiet && missing.len() < own.len() {
+        say(&format!("{} of {} cells are done already", own.len() - missing.len(), own.len()));
+    }
+    let bar = progress(missing.len() as u64, options.quiet);
+    let one = |&cell: &usize| {
+        let contenders = contenders(arguments, &plan, cell)?;
+        let comparison = compared(&contenders).map_err(|error| in_cell(error, &plan, cell))?;
+        let rows = report::rows(cell, &plan.cells[cell], &comparison, &contenders)
+            .map_err(|error| CliError::Write(error.to_string()))?;
+        put(&cell_file(&out, cell), &rows)?;
+        bar.inc(1);
+        Ok(())
+    };
+    options.on_threads(|| missing.par_iter().map(one).collect::<Result<(), CliError>>())??;
+    bar.finish_and_clear();
+    if (0..plan.cells.len()).any(|cell| !cell_file(&out, cell).is_file()) {
+        if !options.quiet {
+            say(&format!(
+                "{} cells of this shard are in {}; put shards together with `tailcast merge`",
+                own.len(),
+                out.display()
+            ));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    finish(&out, &plan, options.quiet)
+}
+
+pub(super) fn merge(arguments: &MergeArguments) -> Result<ExitCode, CliError> {
+    let plans =
+        arguments.shards.iter().map(|shard| read_plan(shard)).collect::<Result<Vec<Plan>, CliError>>()?;
+    for (shard, plan) in arguments.shards.iter().zip(&plans) {
+        if *plan != plans[0] {
+            return Err(CliError::Input(format!(
+                "{} is of another sweep than {}\nhelp: shards must have the same scenario, keys, values and policies",
+                shard.display(),
+                arguments.shards[0].display()
+            )));
+        }
+    }
+    let plan = &plans[0];
+    open(&arguments.out, plan)?;
+    for cell in 0..plan.cells.len() {
+        let made = arguments.shards.iter().map(|shard| cell_file(shard, cell)).find(|file| file.is_file());
+        let Some(made) = made.or_else(|| Some(cell_file(&arguments.out, cell)).filter(|file| file.is_file()))
+        else {
+            return Err(CliError::Input(format!(
+                "cell {cell} is in none of the shards\nhelp: run the shard that has it, cell {cell} of {}, to its end",
+                plan.cells.len()
+            )));
+        };
+        let rows = fs::read(&made).map_err(|error| cannot(&made, &error))?;
+        put(&cell_file(&arguments.out, cell), &rows)?;
+    }
+    finish(&arguments.out, plan, false)
+}
+
+/// The error, and the setting it comes from.
+fn in_cell(error: CliError, plan: &Plan, cell: usize) -> CliError {
+    let setting = plan.keys.iter().zip(&plan.cells[cell]).map(|(key, value)| format!("{key}={value}"));
+    let setting = setting.collect::<Vec<_>>().join(", ");
+    match error {
+        CliError::Input(message) => CliError::Input(format!("cell {cell}, {setting}:\n{message}")),
+        CliError::Write(_) => error,
+    }
+}
+
+fn cannot(what: &Path, error: &dyn std::fmt::Display) -> CliError {
+    CliError::Write(format!("{}: {error}", what.display()))
+}
+
+/// Part and number of parts, from 0 on.
+fn shard(text: Option<&str>) -> Result<(usize, usize), CliError> {
+    let Some(text) = text else { return Ok((0, 1)) };
+    let numbers =
+        text.split_once('/').and_then(|(part, parts)| Some((part.parse().ok()?, parts.parse().ok()?)));
+    match numbers {
+        Some((part, parts)) if (1..=parts).contains(&part) => Ok((part - 1, parts)),
+        _ => Err(CliError::Input(format!(
+            "--shard: expected I/N with I from 1 to N, such as 2/4, got `{text}`"
+        ))),
+    }
+}
+
+fn plan(arguments: &Arguments, loaded: &Loaded) -> Result<Plan, CliError> {
+    let wrong = |message: String| CliError::Input(format!("--over: {message}"));
+    let axes = arguments
+        .over
+        .iter()
+        .map(|text| Axis::parse(text))
+        .collect::<Result<Vec<Axis>, String>>()
+        .map_err(wrong)?;
+    for (index, axis) in axes.iter().enumerate() {
+        if axes[..index].iter().any(|before| before.key == axis.key) {
+            return Err(wrong(format!("`{}` is there twice", axis.key)));
+        }
+        if axis.key == "router.policy" && !arguments.policies.is_empty() {
+            return Err(wrong(
+                "router.policy is what --policies compares\nhelp: leave out one of the two".into(),
+            ));
+        }
+    }
+    let cells = match arguments.latin_hypercube {
+        Some(count) => latin_hypercube(&axes, count as usize, Seed(loaded.file.seed)),
+        None => grid(&axes).map_err(wrong)?,
+    };
+    Ok(Plan {
+        schema_version: crate::report::json::SCHEMA_VERSION,
+        tailcast: env!("CARGO_PKG_VERSION").into(),
+        title: loaded.file.title.clone(),
+        scenario: loaded.text().into(),
+        keys: axes.into_iter().map(|axis| axis.key).collect(),
+        policies: arguments.policies.clone(),
+        cells,
+    })
+}
+
+/// Who is compared in a cell.
+fn contenders(arguments: &Arguments, plan: &Plan, cell: usize) -> Result<Vec<Contender>, CliError> {
+    let mut assignments = arguments.options.assignments();
+    assignments.extend(plan.keys.iter().zip(&plan.cells[cell]).map(|(key, value)| format!("{key}={value}")));
+    let loaded = Loaded::read(&arguments.options.scenario, &assignments).map_err(CliError::input)?;
+    let contenders = match plan.policies.is_empty() {
+        true => {
+            let scenario = loaded.resolve().map_err(CliError::input)?;
+            vec![Contender { name: scenario.router.policy.clone(), scenario }]
+        }
+        false => compare::contenders(&loaded, &plan.policies)?.0,
+    };
+    check_that_keys_are_read(&loaded, &contenders)?;
+    Ok(contenders)
+}
+
+fn compared(contenders: &[Contender]) -> Result<study::Comparison, CliError> {
+    let mut traces = Traces::default();
+    let made: Result<_, StudyError> =
+        study::compare(contenders, &mut traces, Repetitions::Fixed, false, Keep::Nothing, &|| ());
+    made.map_err(CliError::input)
+}
+
+fn cell_file(out: &Path, cell: usize) -> PathBuf {
+    out.join(CELLS).join(format!("{cell:06}.csv"))
+}
+
+fn read_plan(folder: &Path) -> Result<Plan, CliError> {
+    let file = folder.join(PLAN);
+    let text = fs::read_to_string(&file).map_err(|error| {
+        CliError::Input(format!(
+            "{}: {error}\nhelp: name the folder of a sweep, which has a {PLAN}",
+            file.display()
+        ))
+    })?;
+    serde_json::from_str(&text).map_err(|error| {
+        CliError::Input(format!(
+            "{}: {error}\nhelp: this is no plan of a sweep that this version made",
+            file.display()
+        ))
+    })
+}
+
+/// Makes the folder, or finds that it is of this very sweep.
+fn open(out: &Path, plan: &Plan) -> Result<(), CliError> {
+    if out.join(PLAN).is_file() {
+        return match read_plan(out)? == *plan {
+            true => Ok(()),
+            false => Err(CliError::Input(format!(
+                "{} holds another sweep: another scenario, other keys, values or policies, or another version\nhelp: name another \
+                 folder with --out, or remove that one",
+                out.display()
+            ))),
+        };
+    }
+    let foreign = |entry: std::io::Result<fs::DirEntry>| {
+        entry.is_ok_and(|entry| !entry.file_name().to_string_lossy().starts_with(TEMPORARY))
+    };
+    if fs::read_dir(out).is_ok_and(|mut entries| entries.any(foreign)) || out.is_file() {
+        return Err(CliError::Input(format!(
+            "{} is there already and is no sweep (it has no {PLAN})\nhelp: name another folder with --out",
+            out.display()
+        )));
+    }
+    let text = serde_json::to_string_pretty(plan).map_err(|error| CliError::Write(error.to_string()))?;
+    put(&out.join(PLAN), (text + "\n").as_bytes())
+}
+
+/// A file that appears whole: it is written beside its place and moved there.
+fn put(file: &Path, bytes: &[u8]) -> Result<(), CliError> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(|error| cannot(folder, &error))?;
+    let mut temporary = tempfile::Builder::new()
+        .prefix(TEMPORARY)
+        .tempfile_in(folder)
+        .map_err(|error| cannot(folder, &error))?;
+    temporary.write_all(bytes).map_err(|error| cannot(file, &error))?;
+    temporary.persist(file).map_err(|error| cannot(file, &error.error))?;
+    Ok(())
+}
+
+/// Makes the table and the pictures of a sweep whose cells are all there.
+fn finish(out: &Path, plan: &Plan, quiet: bool) -> Result<ExitCode, CliError> {
+    let mut table = report::head(&plan.keys).map_err(|error| CliError::Write(error.to_string()))?;
+    for cell in 0..plan.cells.len() {
+        let file = cell_file(out, cell);
+        table.extend(fs::read(&file).map_err(|error| cannot(&file, &error))?);
+    }
+    let findings = Findings::of(&table).map_err(|error| CliError::Write(error.to_string()))?;
+    put(&out.join(TABLE), &table)?;
+    for Plot { name, svg, png } in
+        findings.plots(&plan.title).map_err(|error| CliError::Write(error.to_string()))?
+    {
+        put(&out.join(format!("{name}.svg")), svg.as_bytes())?;
+        put(&out.join(format!("{name}.png")), &png)?;
+    }
+    print(&findings.text())?;
+    if !quiet {
+        say(&format!("{} cells are in {}", plan.cells.len(), out.join(TABLE).display()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
