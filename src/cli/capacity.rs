@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::{CliError, RunOptions, check_that_keys_are_read, compare, print, progress, results, say};
 use crate::report::capacity;
-use crate::scenario::Loaded;
+use crate::scenario::{ReplicaKind, Scenario};
 use crate::study::capacity::{Capacity, Latency, Objective, Quantity, capacity as search, objectives_of};
 use crate::study::compare::{Contender, population};
 use crate::study::{StudyError, Traces};
@@ -30,7 +30,7 @@ pub(super) struct Arguments {
     /// How sure it has to be
     #[arg(long, value_name = "SHARE", default_value_t = 0.95)]
     confidence: f64,
-    /// Policies to search for, separated by commas; the scenario's own unless given
+    /// Policies to search for, separated by commas; the scenario's `policies` and `[[variants]]` unless given, else its router's
     #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
     policies: Vec<String>,
     /// A folder for the picture; none unless given
@@ -44,7 +44,8 @@ const FEWEST_REPETITIONS: u32 = 5;
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     let options = &arguments.options;
     if options.check || options.uncertainty.is_some() || !options.step_time_error.is_empty() {
-        let message = "--check, --uncertainty and --step-time-error belong to `run` and `compare`\nhelp: leave them out";
+        let message =
+            "capacity: --check, --uncertainty and --step-time-error are not for it\nhelp: leave them out";
         return Err(CliError::Input(message.into()));
     }
     if !(0.5..1.0).contains(&arguments.confidence) {
@@ -57,7 +58,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
         false => replicas(arguments)?,
     };
     let loaded = options.read_with_repetitions(FEWEST_REPETITIONS)?;
-    let contenders = contenders(&loaded, &arguments.policies)?;
+    let contenders = compare::contenders_or_own(&loaded, &arguments.policies)?;
     check_that_keys_are_read(&loaded, &contenders)?;
     let first = &contenders[0].scenario;
     let objectives = match arguments.slo.is_empty() {
@@ -93,7 +94,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     if let Some(out) = &arguments.out {
         let plot = capacity::plot(&first.title, &searches, quantity, &objectives)
             .map_err(|error| CliError::Write(error.to_string()))?;
-        let json = json(&searches, &objectives)?;
+        let json = json(first, &searches, quantity, &objectives, arguments.confidence)?;
         results::write_files(
             out,
             &[
@@ -104,7 +105,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
         )?;
     }
     let shown = match options.json {
-        true => json(&searches, &objectives)?,
+        true => json(first, &searches, quantity, &objectives, arguments.confidence)?,
         false => capacity::text(
             &first.title,
             &searches,
@@ -121,21 +122,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn contenders(loaded: &Loaded, policies: &[String]) -> Result<Vec<Contender>, CliError> {
-    if policies.is_empty() {
-        let scenario = loaded.resolve().map_err(CliError::input)?;
-        return Ok(vec![Contender { name: scenario.router.policy.clone(), scenario }]);
-    }
-    Ok(compare::contenders(loaded, policies)?
-        .0
-        .into_iter()
-        .filter(|one| policies.contains(&one.name))
-        .collect())
-}
-
 /// A scenario for each kind of replica, with no other.
-fn each_kind_alone(contender: &Contender) -> Vec<crate::scenario::Scenario> {
-    let alone = |kind: &crate::scenario::ReplicaKind| {
+fn each_kind_alone(contender: &Contender) -> Vec<Scenario> {
+    let alone = |kind: &ReplicaKind| {
         let mut scenario = contender.scenario.clone();
         scenario.replicas = vec![kind.clone()];
         scenario
@@ -183,8 +172,23 @@ fn objective(text: &str) -> Result<Objective, CliError> {
     Ok(Objective { latency, percent, limit_ms })
 }
 
-fn json(searches: &[Capacity], objectives: &[Objective]) -> Result<String, CliError> {
+fn json(
+    scenario: &Scenario,
+    searches: &[Capacity],
+    quantity: Quantity,
+    objectives: &[Objective],
+    confidence: f64,
+) -> Result<String, CliError> {
+    let down = match quantity {
+        Quantity::Replicas { down, .. } => down,
+        Quantity::Rate => 0,
+    };
     let value = serde_json::json!({
+        "title": scenario.title,
+        "repetitions": scenario.repeat,
+        "population": population(scenario, scenario.repeat),
+        "confidence": confidence,
+        "down": down,
         "schema_version": crate::report::json::SCHEMA_VERSION,
         "objectives": objectives,
         "searches": searches,

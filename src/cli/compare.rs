@@ -36,7 +36,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     let options = &arguments.options;
-    let loaded = options.read_with_repetitions(match arguments.until_decided {
+    let mut loaded = options.read_with_repetitions(match arguments.until_decided {
         Some(_) => FEWEST_REPETITIONS,
         None => 1,
     })?;
@@ -66,6 +66,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     let comparison = options.compare(&contenders, repetitions, Keep::Outcomes, &|| bar.inc(1))?;
     bar.finish_and_clear();
     let pace = pace.told(&comparison);
+    // As many repetitions as it took, so that it runs again to the same bytes.
+    loaded.file.repeat = comparison.repeat;
     results::write(&out, &comparison, &|folder| loaded.resolved_text(&policies, folder))?;
     let shown = if options.json {
         json::summary(&comparison).map_err(|error| CliError::Write(error.to_string()))?
@@ -125,6 +127,16 @@ fn deployed(product: &Product, comparison: &Comparison) -> String {
         ),
     };
     format!("\nBest that {} offers here: {}{equals}\n\n{own}{written}", product.name, best.name)
+}
+
+/// What is asked for, as [`contenders`] has it; without any of it the scenario's own policy alone.
+pub(super) fn contenders_or_own(loaded: &Loaded, asked: &[String]) -> Result<Vec<Contender>, CliError> {
+    let scenario = loaded.resolve().map_err(CliError::input)?;
+    let variants = loaded.variant_names().map_err(CliError::input)?;
+    if asked.is_empty() && loaded.file.policies.is_empty() && variants.is_empty() {
+        return Ok(vec![Contender { name: scenario.router.policy.clone(), scenario }]);
+    }
+    Ok(contenders(loaded, asked)?.0)
 }
 
 /// What is compared: the policies asked for and the variants; all policies where neither is named. Also

@@ -115,6 +115,18 @@ impl RunOptions {
         if loaded.file.repeat >= fewest {
             return Ok(loaded);
         }
+        if loaded.file.workload.trace.is_some() && loaded.file.resample.is_none() {
+            return Err(CliError::Input(format!(
+                "this needs at least {fewest} repetitions, and between those of a replayed trace something has to vary\nhelp: add --set \
+                 resample=time-blocks (or sessions, or jitter)"
+            )));
+        }
+        if loaded.file.repeat > 1 && !self.quiet {
+            say(&format!(
+                "{fewest} repetitions instead of {}: fewer say too little of chance",
+                loaded.file.repeat
+            ));
+        }
         assignments.push(format!("repeat={fewest}"));
         Loaded::read(&self.scenario, &assignments).map_err(CliError::input)
     }

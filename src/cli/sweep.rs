@@ -5,7 +5,7 @@
 //! made which cell, and when.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -32,7 +32,8 @@ pub(super) struct Arguments {
     /// So many settings, drawn as a Latin hypercube, instead of the whole grid; ranges then need no count
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     latin_hypercube: Option<u32>,
-    /// Policies to compare in each cell, separated by commas; the scenario's own unless given
+    /// Policies to compare in each cell, separated by commas; the scenario's `policies` and `[[variants]]` unless given, else its
+    /// router's
     #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
     policies: Vec<String>,
     /// Only the I-th of N equal parts of the cells: one machine of N. `tailcast merge` puts them together
@@ -68,6 +69,8 @@ struct Plan {
     title: String,
     /// The scenario as written, with `--set` laid over it.
     scenario: String,
+    /// Content of the files that it reads: a digest of each, by path.
+    inputs: Vec<(String, String)>,
     keys: Vec<String>,
     policies: Vec<String>,
     cells: Vec<Cell>,
@@ -76,7 +79,7 @@ struct Plan {
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     let options = &arguments.options;
     if options.check || options.json || options.uncertainty.is_some() || !options.step_time_error.is_empty() {
-        let message = "--check, --json, --uncertainty and --step-time-error belong to `run` and `compare`\nhelp: leave them out";
+        let message = "sweep: --check, --json, --uncertainty and --step-time-error are not for it\nhelp: leave them out";
         return Err(CliError::Input(message.into()));
     }
     let (part, parts) = shard(arguments.shard.as_deref())?;
@@ -89,13 +92,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
             PathBuf::from("output").join(format!("{stem}-sweep"))
         }
     };
-    open(&out, &plan)?;
     let own: Vec<usize> = (0..plan.cells.len()).filter(|cell| cell % parts == part).collect();
-    let missing: Vec<usize> = own.iter().copied().filter(|&cell| !cell_file(&out, cell).is_file()).collect();
-    // A mistake in any cell is told before the first is run.
+    let is_missing = |cell: &usize| !cell_file(&out, *cell).is_file();
+    let missing: Vec<usize> = own.iter().copied().filter(is_missing).collect();
+    // A mistake in any cell is told before anything is written or run.
     for &cell in &missing {
         contenders(arguments, &plan, cell).map_err(|error| in_cell(error, &plan, cell))?;
     }
+    open(&out, &plan)?;
     if !options.quiet && missing.len() < own.len() {
         say(&format!("{} of {} cells are done already", own.len() - missing.len(), own.len()));
     }
@@ -198,6 +202,12 @@ fn plan(arguments: &Arguments, loaded: &Loaded) -> Result<Plan, CliError> {
             ));
         }
     }
+    for assignment in &arguments.options.set {
+        let key = assignment.split('=').next().unwrap_or_default().trim();
+        if axes.iter().any(|axis| axis.key == key) {
+            return Err(wrong(format!("`{key}` is also given to --set\nhelp: leave out one of the two")));
+        }
+    }
     let cells = match arguments.latin_hypercube {
         Some(count) => latin_hypercube(&axes, count as usize, Seed(loaded.file.seed)),
         None => grid(&axes).map_err(wrong)?,
@@ -207,10 +217,27 @@ fn plan(arguments: &Arguments, loaded: &Loaded) -> Result<Plan, CliError> {
         tailcast: env!("CARGO_PKG_VERSION").into(),
         title: loaded.file.title.clone(),
         scenario: loaded.text().into(),
+        inputs: loaded.inputs().into_iter().map(|file| digest(&file)).collect::<Result<_, CliError>>()?,
         keys: axes.into_iter().map(|axis| axis.key).collect(),
         policies: arguments.policies.clone(),
         cells,
     })
+}
+
+/// A file and the digest of what it holds, so that a sweep does not go on with other contents.
+fn digest(file: &Path) -> Result<(String, String), CliError> {
+    let cannot = |error: std::io::Error| CliError::Input(format!("{}: {error}", file.display()));
+    let mut opened = fs::File::open(file).map_err(cannot)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut chunk = vec![0; 1 << 20];
+    loop {
+        match opened.read(&mut chunk).map_err(cannot)? {
+            0 => break,
+            bytes => hasher.update(&chunk[..bytes]),
+        };
+    }
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    Ok((name.into_owned(), hasher.finalize().to_hex().to_string()))
 }
 
 /// Who is compared in a cell.
@@ -218,13 +245,7 @@ fn contenders(arguments: &Arguments, plan: &Plan, cell: usize) -> Result<Vec<Con
     let mut assignments = arguments.options.assignments();
     assignments.extend(plan.keys.iter().zip(&plan.cells[cell]).map(|(key, value)| format!("{key}={value}")));
     let loaded = Loaded::read(&arguments.options.scenario, &assignments).map_err(CliError::input)?;
-    let contenders = match plan.policies.is_empty() {
-        true => {
-            let scenario = loaded.resolve().map_err(CliError::input)?;
-            vec![Contender { name: scenario.router.policy.clone(), scenario }]
-        }
-        false => compare::contenders(&loaded, &plan.policies)?.0,
-    };
+    let contenders = compare::contenders_or_own(&loaded, &plan.policies)?;
     check_that_keys_are_read(&loaded, &contenders)?;
     Ok(contenders)
 }
@@ -262,7 +283,7 @@ fn open(out: &Path, plan: &Plan) -> Result<(), CliError> {
         return match read_plan(out)? == *plan {
             true => Ok(()),
             false => Err(CliError::Input(format!(
-                "{} holds another sweep: another scenario, other keys, values or policies, or another version\nhelp: name another \
+                "{} holds another sweep: another scenario or trace, other keys, values or policies, or another version\nhelp: name another \
                  folder with --out, or remove that one",
                 out.display()
             ))),
@@ -290,6 +311,9 @@ fn put(file: &Path, bytes: &[u8]) -> Result<(), CliError> {
         .tempfile_in(folder)
         .map_err(|error| cannot(folder, &error))?;
     temporary.write_all(bytes).map_err(|error| cannot(file, &error))?;
+    // Temporary files are private; a result is for whoever may read its folder.
+    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    temporary.as_file().set_permissions(readable).map_err(|error| cannot(file, &error))?;
     temporary.persist(file).map_err(|error| cannot(file, &error.error))?;
     Ok(())
 }
@@ -301,7 +325,12 @@ fn finish(out: &Path, plan: &Plan, quiet: bool) -> Result<ExitCode, CliError> {
         let file = cell_file(out, cell);
         table.extend(fs::read(&file).map_err(|error| cannot(&file, &error))?);
     }
-    let findings = Findings::of(&table).map_err(|error| CliError::Write(error.to_string()))?;
+    let findings = Findings::of(&table).map_err(|error| {
+        CliError::Input(format!(
+            "{}: {error}\nhelp: a file in it is broken; remove it and run the sweep again",
+            out.join(CELLS).display()
+        ))
+    })?;
     put(&out.join(TABLE), &table)?;
     for Plot { name, svg, png } in
         findings.plots(&plan.title).map_err(|error| CliError::Write(error.to_string()))?

@@ -1,7 +1,7 @@
 //! How many replicas, or how much load: the answer, the way to it, and its picture.
 
 use super::plots::{MeasuredLine, Plot, PlotError, measured_lines};
-use super::table::{Table, number, number_or_dash, percent};
+use super::table::{Table, number, number_or_dash};
 use crate::study::capacity::{Capacity, Latency, Objective, Point, Quantity, Verdict};
 
 fn name(latency: Latency) -> &'static str {
@@ -77,7 +77,8 @@ fn answer(search: &Capacity, quantity: Quantity) -> String {
             format!("- {of}: {} {replicas}{down}{cost}\n", point.replicas)
         }
         Quantity::Rate => format!(
-            "- {of}: {} requests/s, {} times the scenario's rate{cost}\n",
+            "- {of}: {}{} requests/s, {} times the scenario's rate{cost}\n",
+            if search.ends_the_range { "at least " } else { "" },
             number(point.offered_requests_per_s),
             number(point.rate_factor)
         ),
@@ -105,7 +106,7 @@ fn walked(search: &Capacity, quantity: Quantity, objectives: &[Objective]) -> St
         head.push(format!("{} P{} ms", name(objective.latency), objective.percent));
         head.push("within %".into());
     }
-    head.extend(["busy %", "$ an hour", "$ a million", "verdict"].map(String::from));
+    head.extend(["load %", "$ an hour", "$ a million", "verdict"].map(String::from));
     let head: Vec<&str> = head.iter().map(String::as_str).collect();
     let mut table = Table::new(&head, 0);
     for point in &search.walked {
@@ -118,7 +119,7 @@ fn walked(search: &Capacity, quantity: Quantity, objectives: &[Objective]) -> St
             cells.push(judged.percentile_ms.map_or("infinite".into(), number));
             cells.push(format!("{:.2}", judged.share * 100.0));
         }
-        cells.push(percent(point.busy_share));
+        cells.push(number_or_dash(point.load.map(|load| load * 100.0)));
         cells.push(number_or_dash(point.usd_per_hour));
         cells.push(number_or_dash(point.usd_per_million_output_tokens));
         cells.push(in_words(point).into());
@@ -129,6 +130,7 @@ fn walked(search: &Capacity, quantity: Quantity, objectives: &[Objective]) -> St
 
 fn in_words(point: &Point) -> &'static str {
     match point.verdict {
+        _ if point.overloaded => "overloaded",
         Verdict::Holds => "holds",
         Verdict::Open => "cannot tell",
         Verdict::Fails => "fails",
@@ -168,5 +170,11 @@ pub fn plot(
         Quantity::Rate => "requests offered a second",
     };
     let title = if title.is_empty() { "capacity".into() } else { format!("{title} \u{2013} capacity") };
-    measured_lines("capacity", &title, (x_label, "percentile over its limit"), &lines, Some((1.0, "limit")))
+    measured_lines(
+        "capacity",
+        &title,
+        (x_label, "percentile divided by its limit"),
+        &lines,
+        Some((1.0, "limit")),
+    )
 }

@@ -1,10 +1,9 @@
 //! `sweep.csv`, a row a cell, contender and repetition, and what it says in short: means, knees and the front of latency and cost.
 
-use std::collections::BTreeMap;
-
 use super::plots::{MeasuredLine, Plot, PlotError, measured_lines};
 use super::table::{Table, number, number_or_dash};
 use crate::metrics::{Quantiles, RunSummary};
+use crate::study::capacity::usd_per_million_output_tokens;
 use crate::study::compare::{Comparison, Contender};
 use crate::study::ranking::Ranked;
 use crate::study::sweep::{knee, pareto_front};
@@ -103,7 +102,10 @@ fn row(
     let [tpot_mean, tpot_p50, tpot_p90, tpot_p99] = of(&summary.tpot);
     let [e2e_mean, e2e_p50, e2e_p90, e2e_p99] = of(&summary.e2e);
     let saturation = comparison.standing.saturation_requests_per_s;
-    let tokens_an_hour = summary.output_tokens_per_s * 3_600.0 / 1e6;
+    let tokens = summary.output_tokens_per_s / summary.requests_per_s.max(f64::MIN_POSITIVE);
+    let bears = saturation.map(|saturation| saturation.max(summary.requests_per_s));
+    let usd_per_million =
+        |usd| usd_per_million_output_tokens(usd, tokens, summary.offered_requests_per_s, bears);
     [
         ranked.name.clone(),
         ranked.policy.clone(),
@@ -139,7 +141,7 @@ fn row(
         figure(summary.busy_share),
         figure(summary.kv_cache_usage),
         maybe(usd_per_hour),
-        maybe(usd_per_hour.filter(|_| tokens_an_hour > 0.0).map(|usd| usd / tokens_an_hour)),
+        maybe(usd_per_hour.and_then(usd_per_million)),
     ]
 }
 
@@ -154,6 +156,33 @@ struct Mean {
     e2e_p99_ms: f64,
     goodput_share: f64,
     usd_per_million: Option<f64>,
+}
+
+/// The same while its repetitions are added up.
+struct Sum {
+    cell: usize,
+    values: Vec<String>,
+    name: String,
+    figures: [f64; 6],
+    count: f64,
+}
+
+impl Sum {
+    fn mean(self) -> Mean {
+        let [load, offered, ttft, e2e, good, usd] = self.figures.map(|figure| figure / self.count);
+        let known = |value: f64| value.is_finite().then_some(value);
+        Mean {
+            cell: self.cell,
+            values: self.values,
+            name: self.name,
+            load: known(load),
+            offered_requests_per_s: offered,
+            ttft_p99_ms: ttft,
+            e2e_p99_ms: e2e,
+            goodput_share: good,
+            usd_per_million: known(usd),
+        }
+    }
 }
 
 /// What a whole `sweep.csv` says.
@@ -186,41 +215,24 @@ impl Findings {
             ]
             .map(column),
         );
-        let mut sums: BTreeMap<(usize, String), (Vec<String>, [f64; 6], f64, usize)> = BTreeMap::new();
+        // Repetitions of a contender in a cell stand one below the other.
+        let mut sums: Vec<Sum> = Vec::new();
         for record in reader.records() {
             let record = record?;
             let text = |place: usize| record.get(place).unwrap_or("");
-            let cell = text(0).parse().unwrap_or(0);
-            let values = (1..=keys.len()).map(|place| text(place).to_string()).collect();
-            let entries = sums.len();
-            let sum = sums.entry((cell, text(name).to_string())).or_insert((values, [0.0; 6], 0.0, entries));
-            for (sum, place) in sum.1.iter_mut().zip(columns) {
-                // Nothing is infinite for latencies, and no figure for the others.
-                *sum += text(place).parse::<f64>().unwrap_or(f64::INFINITY);
+            let (cell, name) = (text(0).parse().unwrap_or(0), text(name));
+            if sums.last().is_none_or(|last| last.cell != cell || last.name != name) {
+                let values = (1..=keys.len()).map(|place| text(place).to_string()).collect();
+                sums.push(Sum { cell, values, name: name.to_string(), figures: [0.0; 6], count: 0.0 });
             }
-            sum.2 += 1.0;
+            let Some(sum) = sums.last_mut() else { continue };
+            for (figure, place) in sum.figures.iter_mut().zip(columns) {
+                // Nothing is infinite for latencies, and no figure for the others.
+                *figure += text(place).parse::<f64>().unwrap_or(f64::INFINITY);
+            }
+            sum.count += 1.0;
         }
-        let mut means: Vec<(usize, Mean)> = sums
-            .into_iter()
-            .map(|((cell, name), (values, sums, count, order))| {
-                let [load, offered, ttft, e2e, good, usd] = sums.map(|sum| sum / count);
-                let known = |value: f64| value.is_finite().then_some(value);
-                let mean = Mean {
-                    cell,
-                    values,
-                    name,
-                    load: known(load),
-                    offered_requests_per_s: offered,
-                    ttft_p99_ms: ttft,
-                    e2e_p99_ms: e2e,
-                    goodput_share: good,
-                    usd_per_million: known(usd),
-                };
-                (order, mean)
-            })
-            .collect();
-        means.sort_by_key(|(order, mean)| (mean.cell, *order));
-        Ok(Findings { keys, means: means.into_iter().map(|(_, mean)| mean).collect() })
+        Ok(Findings { keys, means: sums.into_iter().map(Sum::mean).collect() })
     }
 
     /// A name for each line: the contender, and what the keys behind the first are set to.
@@ -266,10 +278,13 @@ impl Findings {
         self.lines().iter().filter_map(of).collect()
     }
 
-    /// Nobody is cheaper and sooner; empty where all cost the same.
+    /// Nobody is cheaper and sooner; empty where all cost the same. Who is overloaded is out of it: its latency is the run's length.
     fn front(&self) -> Vec<usize> {
+        let ms = |mean: &Mean| {
+            if mean.load.is_some_and(|load| load > 1.0) { f64::INFINITY } else { mean.e2e_p99_ms }
+        };
         let points: Option<Vec<(f64, f64)>> =
-            self.means.iter().map(|mean| Some((mean.usd_per_million?, mean.e2e_p99_ms))).collect();
+            self.means.iter().map(|mean| Some((mean.usd_per_million?, ms(mean)))).collect();
         match points {
             Some(points) if points.iter().any(|point| point.0 != points[0].0) => pareto_front(&points),
             _ => Vec::new(),
@@ -319,7 +334,9 @@ impl Findings {
             text.push_str("knee: from here on a step along the key costs more latency than it did before\n");
         }
         if !front.is_empty() {
-            text.push_str("front: nothing here is both cheaper and sooner by E2E P99\n");
+            text.push_str(
+                "front: nothing here that is not overloaded is both cheaper a token and sooner by E2E P99\n",
+            );
         }
         text
     }
@@ -345,7 +362,8 @@ impl Findings {
                     ringed: ringed.map(|(_, point)| *point).collect(),
                 }
             };
-            let title = titled("E2E P99 along the sweep, knees in squares");
+            let what = if knees.is_empty() { "" } else { ", knees ringed" };
+            let title = titled(&format!("E2E P99 along the sweep{what}"));
             let measured: Vec<MeasuredLine> = lines.iter().map(line).collect();
             plots.push(measured_lines(
                 "load-curve",
@@ -374,7 +392,7 @@ impl Findings {
                         .collect(),
                 }
             };
-            let title = titled("E2E P99 against cost, the front in squares");
+            let title = titled("E2E P99 against cost, the front ringed");
             let axes = ("US dollars a million output tokens", "E2E P99 (ms)");
             let measured: Vec<MeasuredLine> = lines.iter().map(line).collect();
             plots.push(measured_lines("cost-front", &title, axes, &measured, None)?);

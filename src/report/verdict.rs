@@ -37,7 +37,7 @@ pub(super) fn differences(comparison: &Comparison) -> String {
     for ranked in &comparison.ranking {
         for (objective, met) in &ranked.objectives {
             let verb = if *met { "meets" } else { "misses" };
-            text.push_str(&format!("- {} {verb} {objective}\n", ranked.name));
+            text.push_str(&format!("- {} {verb} {objective} in the mean of repetitions\n", ranked.name));
         }
     }
     if comparison.looks > 1 || comparison.decided {

@@ -69,6 +69,24 @@ impl Loaded {
         &self.text
     }
 
+    /// Files whose content decides what comes out: the trace and scripts, where they are named.
+    pub fn inputs(&self) -> Vec<PathBuf> {
+        let trace = self.file.workload.trace.iter().map(PathBuf::from);
+        let mut named = Vec::from_iter(trace);
+        let parameters = self.file.router.parameters.get("file").into_iter().chain(
+            self.file
+                .router
+                .parameters
+                .get("scorers")
+                .and_then(toml::Value::as_array)
+                .into_iter()
+                .flatten()
+                .filter_map(|scorer| scorer.get("file")),
+        );
+        named.extend(parameters.filter_map(toml::Value::as_str).map(PathBuf::from));
+        named.into_iter().map(|file| self.folder.join(file)).filter(|file| file.is_file()).collect()
+    }
+
     /// The scenario as run.
     ///
     /// # Errors

@@ -2,14 +2,17 @@
 //!
 //! Each size is run on the same repetitions of the same requests. An objective "p % within so long" holds at a size if the share of
 //! requests within it, repetition by repetition, is at least p with the confidence asked for; it fails if that share is below p with
-//! the same confidence; else it is open, and more repetitions would tell. Bisection takes objectives to hold from some size on.
+//! the same confidence; else it is open, and more repetitions would tell. A size that cannot bear what is offered, whose queue grows
+//! as long as requests come, holds nothing, however short the run. Bisection takes objectives to hold from some size on.
 
 use std::sync::Arc;
 
 use rayon::prelude::*;
 use serde::Serialize;
 
+use super::compare::check_that_something_is_measured;
 use super::run::{Keep, StudyError, Traces, jobs, run};
+use super::saturation::saturation_requests_per_s;
 use super::statistics::{FEWEST_BEYOND, at_least, pooled_percentile_ms};
 use crate::metrics::{Distribution, Distributions, RunSummary};
 use crate::scenario::{ReplicaKind, Scenario, Workload};
@@ -110,8 +113,12 @@ pub struct Point {
     pub offered_requests_per_s: f64,
     /// Each objective in order.
     pub objectives: Vec<Judged>,
-    /// The worst of them.
+    /// The worst of them; fails where the fleet is overloaded.
     pub verdict: Verdict,
+    /// Requests offered over those at which the fleet saturates, as measured.
+    pub load: Option<f64>,
+    /// More is offered than it can bear, and its queue grows.
+    pub overloaded: bool,
     /// Share of the replicas' time in which their GPUs worked.
     pub busy_share: f64,
     /// US dollars an hour for all replicas; none where the catalogue has no price.
@@ -131,12 +138,20 @@ pub struct Capacity {
     pub answer: Option<Point>,
     /// All sizes that were run, ascending.
     pub walked: Vec<Point>,
+    /// The answer is where the range ends: more would hold too.
+    pub ends_the_range: bool,
 }
+
+/// Beyond saturation, a queue that has grown by so much from the second to the last quarter of the sending time grows on: one that
+/// grows evenly is at 2.3, one that stands still at 1. Saturation is that of a fleet that does not look, so one whose policy finds
+/// prefixes may bear more; its queue stands still then. In doubt the fleet is taken for overloaded.
+const GROWING: f64 = 1.1;
 
 /// What is run, and what it costs.
 #[derive(Clone, Copy)]
 struct Size {
     replicas: u32,
+    saturates_by_replica: bool,
     rate_factor: f64,
     usd_per_hour: Option<f64>,
 }
@@ -152,6 +167,8 @@ struct Search<'a> {
     confidence: f64,
     ran: &'a (dyn Fn() + Sync),
     walked: Vec<Point>,
+    /// Requests a second that one replica bears, or the whole fleet where its size stays.
+    saturation: Option<f64>,
 }
 
 /// Searches for the size of `scenario`. Of replicas to count it has one kind.
@@ -171,7 +188,14 @@ pub fn capacity(
 ) -> Result<Capacity, StudyError> {
     let one_kind = quantity == Quantity::Rate || scenario.replicas.len() == 1;
     assert!(!objectives.is_empty() && one_kind, "there is an objective, and one kind of replica to count");
-    let mut search = Search { scenario, traces, objectives, confidence, ran, walked: Vec::new() };
+    let mut search =
+        Search { scenario, traces, objectives, confidence, ran, walked: Vec::new(), saturation: None };
+    let mut measured = scenario.clone();
+    if let Quantity::Replicas { .. } = quantity {
+        measured.replicas[0].count = 1;
+    }
+    let first = search.draw(&measured)?.swap_remove(0);
+    search.saturation = saturation_requests_per_s(&measured, &first)?;
     let answer = match quantity {
         Quantity::Replicas { fewest, most, down } => search.fewest_replicas(fewest, most, down)?,
         Quantity::Rate => search.highest_rate()?,
@@ -180,7 +204,11 @@ pub fn capacity(
     walked.sort_by(|a, b| {
         (a.replicas, a.rate_factor).partial_cmp(&(b.replicas, b.rate_factor)).expect("numbers")
     });
+    let ends_the_range = answer.as_ref().is_some_and(|answer: &Point| {
+        quantity == Quantity::Rate && walked.iter().all(|point| point.rate_factor <= answer.rate_factor)
+    });
     Ok(Capacity {
+        ends_the_range,
         policy: scenario.router.policy.clone(),
         kind: scenario.replicas.iter().map(|kind| kind.name.as_str()).collect::<Vec<_>>().join(" and "),
         answer,
@@ -194,7 +222,7 @@ impl Search<'_> {
         let at = |search: &mut Self, replicas: u32| -> Result<bool, StudyError> {
             let kind = &search.scenario.replicas[0];
             let usd_per_hour = kind.usd_per_hour().map(|usd| usd * f64::from(replicas));
-            let size = Size { replicas, rate_factor: 1.0, usd_per_hour };
+            let size = Size { replicas, saturates_by_replica: true, rate_factor: 1.0, usd_per_hour };
             let mut sized = search.scenario.clone();
             sized.replicas = vec![ReplicaKind { count: replicas.saturating_sub(down), ..kind.clone() }];
             let point = search.point(&sized, size, &requests)?;
@@ -244,6 +272,7 @@ impl Search<'_> {
             let kinds = &scenario.replicas;
             let size = Size {
                 replicas: kinds.iter().map(|kind| kind.count).sum(),
+                saturates_by_replica: false,
                 rate_factor: factor,
                 usd_per_hour: kinds
                     .iter()
@@ -279,12 +308,16 @@ impl Search<'_> {
 
     fn draw(&mut self, scenario: &Scenario) -> Result<Repetitions, StudyError> {
         let trace = self.traces.of(&scenario.workload)?;
-        let draw = |repetition| Ok(jobs(scenario, trace.as_deref(), repetition)?.into());
+        let draw = |repetition| {
+            let jobs: Arc<[Job]> = jobs(scenario, trace.as_deref(), repetition)?.into();
+            check_that_something_is_measured(scenario, &jobs)?;
+            Ok(jobs)
+        };
         (0..scenario.repeat).into_par_iter().map(draw).collect()
     }
 
     fn point(&self, sized: &Scenario, size: Size, requests: &Repetitions) -> Result<Point, StudyError> {
-        let Size { replicas, rate_factor, usd_per_hour } = size;
+        let Size { replicas, rate_factor, usd_per_hour, .. } = size;
         let fails = |_: &Objective| Judged { share: 0.0, percentile_ms: None, verdict: Verdict::Fails };
         let mut point = Point {
             replicas,
@@ -292,13 +325,18 @@ impl Search<'_> {
             offered_requests_per_s: 0.0,
             objectives: self.objectives.iter().map(fails).collect(),
             verdict: Verdict::Fails,
+            load: None,
+            overloaded: true,
             busy_share: 0.0,
             usd_per_hour,
             usd_per_million_output_tokens: None,
         };
-        if sized.replicas.iter().all(|kind| kind.count == 0) {
+        let serving: u32 = sized.replicas.iter().map(|kind| kind.count).sum();
+        if serving == 0 {
             return Ok(point);
         }
+        // Saturation is of one replica where replicas are counted, and of the whole fleet where it stays.
+        let share_of_fleet = if size.saturates_by_replica { f64::from(serving) } else { 1.0 };
         let one = |(repetition, jobs): (usize, &Arc<[Job]>)| {
             let result = run(sized, jobs, repetition as u32, false, Keep::Nothing)?;
             (self.ran)();
@@ -328,11 +366,21 @@ impl Search<'_> {
         point.objectives = self.objectives.iter().map(judged).collect();
         point.verdict =
             point.objectives.iter().map(|judged| judged.verdict).min().expect("there is an objective");
-        point.offered_requests_per_s = mean(|summary| summary.offered_requests_per_s);
+        let offered = mean(|summary| summary.offered_requests_per_s);
+        let bears = self.saturation.map(|saturation| saturation * share_of_fleet);
+        point.offered_requests_per_s = offered;
+        point.load = bears.map(|bears| offered / bears);
+        point.overloaded =
+            point.load.is_some_and(|load| load > 1.0) && mean(|summary| summary.queue_growth) > GROWING;
+        if point.overloaded {
+            point.verdict = Verdict::Fails;
+        }
         point.busy_share = mean(|summary| summary.busy_share);
-        let million_tokens_an_hour = mean(|summary| summary.output_tokens_per_s) * 3_600.0 / 1e6;
+        let tokens = mean(|summary| summary.output_tokens_per_s)
+            / mean(|summary| summary.requests_per_s).max(f64::MIN_POSITIVE);
+        let bears = bears.map(|bears| bears.max(mean(|summary| summary.requests_per_s)));
         point.usd_per_million_output_tokens =
-            usd_per_hour.filter(|_| million_tokens_an_hour > 0.0).map(|usd| usd / million_tokens_an_hour);
+            usd_per_hour.and_then(|usd| usd_per_million_output_tokens(usd, tokens, offered, bears));
         Ok(point)
     }
 }
@@ -348,14 +396,37 @@ fn share_within(summary: &RunSummary, objective: &Objective) -> f64 {
     }
 }
 
-/// The same scenario with requests that come `factor` times as fast.
+/// US dollars for a million output tokens of a fleet that costs so much an hour, at the rate that is offered or that it bears,
+/// whichever is less. The time in which a run empties at its end is in neither.
+pub fn usd_per_million_output_tokens(
+    usd_per_hour: f64,
+    tokens_per_request: f64,
+    offered_requests_per_s: f64,
+    bears_requests_per_s: Option<f64>,
+) -> Option<f64> {
+    let rate = offered_requests_per_s.min(bears_requests_per_s.unwrap_or(f64::INFINITY));
+    let million_tokens_an_hour = tokens_per_request * rate * 3_600.0 / 1e6;
+    (million_tokens_an_hour > 0.0).then(|| usd_per_hour / million_tokens_an_hour)
+}
+
+/// The same scenario with requests that come `factor` times as fast, and as many more that the run is not shorter.
 fn with_rate(scenario: &Scenario, factor: f64) -> Result<Scenario, StudyError> {
     let mut scenario = scenario.clone();
     match &mut scenario.workload {
-        Workload::Trace { starts: Some(starts), .. } => starts.rate_per_s *= factor,
-        Workload::Trace { rate_scale, .. } => *rate_scale *= factor,
+        Workload::Trace { starts, rate_scale, rounds, requests, .. } => {
+            match starts {
+                Some(starts) => starts.rate_per_s *= factor,
+                None => *rate_scale *= factor,
+            }
+            let more = factor.max(1.0);
+            *rounds = (f64::from(*rounds) * more).ceil() as u32;
+            *requests = requests.map(|requests| (f64::from(requests) * more) as u32);
+        }
         Workload::Drawn(drawn) => match &mut drawn.demand {
-            Demand::Open(arrivals) | Demand::Sessions(arrivals, _) => arrivals.rate_per_s *= factor,
+            Demand::Open(arrivals) | Demand::Sessions(arrivals, _) => {
+                arrivals.rate_per_s *= factor;
+                drawn.requests = (f64::from(drawn.requests) * factor.max(1.0)) as u32;
+            }
             Demand::Clients(_) | Demand::Users(..) => {
                 return Err(StudyError::Empty(
                     "the workload has no rate of its own that could be raised: users send when they are answered, clients as \

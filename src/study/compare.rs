@@ -251,7 +251,7 @@ fn draw(
 }
 
 /// Every request may be in the warm-up, or so far apart that the clock cannot hold them.
-fn check_that_something_is_measured(scenario: &Scenario, jobs: &[Job]) -> Result<(), StudyError> {
+pub(super) fn check_that_something_is_measured(scenario: &Scenario, jobs: &[Job]) -> Result<(), StudyError> {
     let Some(last) = jobs.last().map(|job| job.sent) else {
         return Err(StudyError::Empty("the workload holds no request".into()));
     };

@@ -64,6 +64,10 @@ pub(super) fn stand(
     if jobs.iter().all(|job| job.request.content.runs().is_empty()) {
         remarks.push("no prefix identities: prefix-aware policies cannot win".to_string());
     }
+    if summary.rejected > 0 {
+        let (rejected, offered) = (summary.rejected, summary.offered);
+        remarks.push(format!("{rejected} of {offered} requests were refused under the first contender"));
+    }
     let pressed = summary.preemptions > 0;
     if pressed {
         remarks.push(format!(

@@ -96,8 +96,18 @@ impl Axis {
                 whole,
             )
         };
-        let mut list: Vec<String> = (0..count).map(at).collect();
-        list.dedup();
+        let list: Vec<String> = (0..count).map(at).collect();
+        let exact = |place: usize| {
+            let part = place as f64 / (count - 1) as f64;
+            let value = if logarithmic { low * (high / low).powf(part) } else { low + (high - low) * part };
+            (value - value.round()).abs() < 1e-9 * value.abs().max(1.0)
+        };
+        if whole && !(0..count).all(exact) {
+            return Err(expected(&format!(
+                "{count} values from {low} to {high} are not all whole numbers; write {low:?}..{high:?}/{count} where fractions are \
+                 meant, or a list,"
+            )));
+        }
         axis(Values::List(list))
     }
 }
@@ -231,12 +241,21 @@ mod tests {
         assert_eq!(list("a={ x = 1, y = [2, 3] },\"u, v\""), ["{ x = 1, y = [2, 3] }", "\"u, v\""]);
         assert_eq!(list("rate=0.5..2/4"), ["0.5", "1.0", "1.5", "2.0"]);
         assert_eq!(list("count=1..10/4"), ["1", "4", "7", "10"]);
-        assert_eq!(list("count=1..3/5"), ["1", "2", "3"]);
+        assert_eq!(list("rate=1.0..2.0/5"), ["1.0", "1.25", "1.5", "1.75", "2.0"]);
         assert_eq!(list("n=1..1000/4log"), ["1", "10", "100", "1000"]);
         assert_eq!(list("x=0.1..0.3/3"), ["0.1", "0.2", "0.3"]);
-        for wrong in
-            ["a", "=1", "a=1..", "a=3..1/2", "a=1..2/1", "a=0..2/3log", "a=1,,2", "a=1,1", "a=x..2/3"]
-        {
+        for wrong in [
+            "a",
+            "=1",
+            "a=1..",
+            "a=3..1/2",
+            "a=1..2/1",
+            "a=0..2/3log",
+            "a=1,,2",
+            "a=1,1",
+            "a=x..2/3",
+            "a=1..2/5",
+        ] {
             let error = Axis::parse(wrong).unwrap_err();
             assert!(error.contains("expected KEY=A,B,C") && error.contains(wrong), "{error}");
         }

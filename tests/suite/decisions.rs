@@ -82,6 +82,9 @@ fn what_capacity_cannot_search_is_refused() {
     assert!(of(&["--slo", "ttft.p99=5", "--replicas", "0..4"]).contains("FEWEST..MOST"));
     assert!(of(&["--slo", "ttft.p99=5", "--replicas", "1..4", "--down", "4"]).contains("at most 3"));
     assert!(of(&["--slo", "ttft.p99=5", "--confidence", "1"]).contains("below 1"));
+    let nothing = of(&["--slo", "ttft.p99=5", "--set", "warmup_s=1000"]);
+    assert!(nothing.contains("every request is sent within the warm-up"), "{nothing}");
+    assert!(of(&["--slo", "ttft.p99=5", "--policies", "all,least"]).contains("unknown policy"));
 }
 
 const SWEEP: [&str; 10] = [
@@ -172,6 +175,63 @@ fn a_sweep_says_what_is_wrong_before_it_runs() {
     ];
     run(at, &drawn);
     assert_eq!(table(at, "drawn").lines().count(), 1 + 4 * 3);
+}
+
+/// However short a run: what the fleet cannot bear, it does not hold. A rate that would be higher makes the run no shorter.
+#[test]
+fn an_overloaded_fleet_holds_nothing() {
+    let folder = folder_with(SCENARIO);
+    let arguments = [
+        "capacity",
+        "scenario.toml",
+        "--rate",
+        "--slo",
+        "e2e.p50=100000",
+        "--set",
+        "workload.requests=300",
+        "--json",
+    ];
+    let whole: serde_json::Value = serde_json::from_str(&run(folder.path(), &arguments)).unwrap();
+    let search = &whole["searches"][0];
+    assert!(search["answer"]["load"].as_f64().unwrap() < 1.1, "{search}");
+    let overloaded = |point: &&serde_json::Value| point["overloaded"] == true;
+    let walked = search["walked"].as_array().unwrap();
+    assert!(
+        walked
+            .iter()
+            .filter(overloaded)
+            .all(|point| point["load"].as_f64().unwrap() > 1.0 && point["verdict"] == "fails")
+    );
+    assert!(walked.iter().any(|point| point["overloaded"] == true), "{search}");
+}
+
+/// What a comparison took to be decided is what its scenario says.
+#[test]
+fn a_decided_comparison_runs_again_to_the_same_bytes() {
+    let folder = folder_with(SCENARIO);
+    let at = folder.path();
+    run(
+        at,
+        &[
+            "compare",
+            "scenario.toml",
+            "--policies",
+            "random,round-robin",
+            "--until-decided=8",
+            "--out",
+            "one",
+            "--quiet",
+        ],
+    );
+    let again = run(at, &["compare", "one/scenario.toml", "--out", "two", "--quiet"]);
+    assert_eq!(
+        fs::read(at.join("one/requests.csv")).unwrap(),
+        fs::read(at.join("two/requests.csv")).unwrap()
+    );
+    let of = |name: &str| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(at.join(name).join("summary.json")).unwrap()).unwrap()
+    };
+    assert_eq!(of("one")["ranking"][0]["repetitions"], of("two")["ranking"][0]["repetitions"], "{again}");
 }
 
 /// Policies that decide alike are decided at once, however alike; one that is far behind is told from the first.

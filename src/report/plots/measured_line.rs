@@ -95,12 +95,15 @@ pub fn measured_lines(
     finish(name, &sheet)
 }
 
-/// A square around a point.
+/// A circle around a point, larger than any marker.
 fn ring(sheet: &mut Sheet, (x, y): Point) {
-    const HALF_PX: f64 = 10.0;
-    let corner = |right: f64, down: f64| (x + right * HALF_PX, y + down * HALF_PX);
-    let around =
-        [corner(-1.0, -1.0), corner(1.0, -1.0), corner(1.0, 1.0), corner(-1.0, 1.0), corner(-1.0, -1.0)];
+    const RADIUS_PX: f64 = 11.0;
+    const CORNERS: u32 = 32;
+    let corner = |number: u32| {
+        let angle = f64::from(number) / f64::from(CORNERS) * std::f64::consts::TAU;
+        (x + RADIUS_PX * angle.cos(), y + RADIUS_PX * angle.sin())
+    };
+    let around: Vec<Point> = (0..=CORNERS).map(corner).collect();
     LineStyle::solid(INK, 1.6).draw(sheet, &around);
 }
 

@@ -94,11 +94,11 @@ pub enum FilterPlugin {
         allows_no_label: bool,
     },
     /// `by-label` of [`ROLE`]: those that decode, or have no role.
-    DecodeFilter,
+    DecodeFilter {},
     /// `by-label` of [`ROLE`]: those that prefill.
-    PrefillFilter,
+    PrefillFilter {},
     /// Keeps the endpoint that had the session last, if it is there; all for others.
-    SessionAffinityFilter,
+    SessionAffinityFilter {},
 }
 
 /// The label by which endpoints have roles.
@@ -120,9 +120,9 @@ impl FilterPlugin {
     /// What is wrong with its parameters, if anything.
     pub fn problem(&self) -> Option<&'static str> {
         match *self {
-            FilterPlugin::DecodeFilter
-            | FilterPlugin::PrefillFilter
-            | FilterPlugin::SessionAffinityFilter => None,
+            FilterPlugin::DecodeFilter {}
+            | FilterPlugin::PrefillFilter {}
+            | FilterPlugin::SessionAffinityFilter {} => None,
             FilterPlugin::ByLabel { ref label, ref valid_values, allows_no_label } => {
                 let empty = label.is_empty() || valid_values.is_empty() && !allows_no_label;
                 empty.then_some("`by-label` needs a `label`, and `valid_values` or `allows_no_label`")
@@ -193,15 +193,15 @@ impl FilterPlugin {
                     None => allows_no_label,
                 });
             }
-            FilterPlugin::DecodeFilter => endpoints.retain(|endpoint| {
+            FilterPlugin::DecodeFilter {} => endpoints.retain(|endpoint| {
                 let role = glance.facts(endpoint.server).label(ROLE);
                 role.is_none_or(|role| ["decode", "prefill-decode", "both"].contains(&role))
             }),
-            FilterPlugin::PrefillFilter => endpoints.retain(|endpoint| {
+            FilterPlugin::PrefillFilter {} => endpoints.retain(|endpoint| {
                 let role = glance.facts(endpoint.server).label(ROLE);
                 role.is_some_and(|role| ["prefill", "prefill-decode", "both"].contains(&role))
             }),
-            FilterPlugin::SessionAffinityFilter => {
+            FilterPlugin::SessionAffinityFilter {} => {
                 keep_all_of_none(endpoints, |endpoint| Some(endpoint.server) == session);
             }
             FilterPlugin::PrefixCacheAffinityFilter {
