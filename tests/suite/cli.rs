@@ -94,7 +94,7 @@ fn a_comparison_shows_what_it_must() {
     }
     let summary = fs::read_to_string(folder.path().join("output/scenario/summary.json")).unwrap();
     let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
-    assert_eq!(summary["schema_version"], 1);
+    assert_eq!(summary["schema_version"], tailcast::report::json::SCHEMA_VERSION);
     assert_eq!(summary["ranking"].as_array().unwrap().len(), 6);
     // The parts of every latency sum to it.
     let requests = fs::read_to_string(folder.path().join("output/scenario/requests.csv")).unwrap();
