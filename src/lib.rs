@@ -37,6 +37,7 @@ pub mod agenda;
 pub mod calibration;
 pub mod cli;
 mod compression;
+pub mod explain;
 pub mod fleet;
 pub mod hardware;
 pub mod metrics;

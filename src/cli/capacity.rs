@@ -36,6 +36,9 @@ pub(super) struct Arguments {
     /// A folder for the picture; none unless given
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Print JSON instead of tables
+    #[arg(long)]
+    json: bool,
 }
 
 /// Repetitions below which there is no confidence.
@@ -43,11 +46,6 @@ const FEWEST_REPETITIONS: u32 = 5;
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     let options = &arguments.options;
-    if options.check || options.uncertainty.is_some() || !options.step_time_error.is_empty() {
-        let message =
-            "capacity: --check, --uncertainty and --step-time-error are not for it\nhelp: leave them out";
-        return Err(CliError::Input(message.into()));
-    }
     if !(0.5..1.0).contains(&arguments.confidence) {
         return Err(CliError::Input(
             "--confidence: expected a share of at least 0.5 and below 1, such as 0.95".into(),
@@ -75,7 +73,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
         results::check_replaceable(out)?;
     }
     let bar = progress(0, options.quiet);
-    let searches = options.on_threads(|| {
+    let searches = options.threads.run(|| {
         let mut traces = Traces::default();
         let mut all = Vec::new();
         let whole = |contender: &Contender| match quantity {
@@ -104,7 +102,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
             ],
         )?;
     }
-    let shown = match options.json {
+    let shown = match arguments.json {
         true => json(first, &searches, quantity, &objectives, arguments.confidence)?,
         false => capacity::text(
             &first.title,

@@ -1,9 +1,11 @@
 //! `tailcast compare`: policies and variants side by side on the same requests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::{CliError, Pace, RunOptions, check_that_keys_are_read, print, progress, results, say};
+use super::{
+    CliError, CompareOptions, Pace, RunOptions, check_that_keys_are_read, print, progress, results, say,
+};
 use crate::report::{json, text};
 use crate::router::products::{self, Product};
 use crate::router::{COMPARED, POLICIES, policies};
@@ -17,6 +19,8 @@ use crate::study::compare::{Comparison, Contender, Repetitions};
 pub(super) struct Arguments {
     #[command(flatten)]
     options: RunOptions,
+    #[command(flatten)]
+    compare: CompareOptions,
     /// Policies to compare, separated by commas, or `all`; the scenario's `policies` and `[[variants]]` unless given
     #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
     policies: Vec<String>,
@@ -55,21 +59,23 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
         }
     };
     results::check_replaceable(&out)?;
-    let runs =
-        contenders.len() as u64 * u64::from(contenders[0].scenario.repeat + options.uncertainty.unwrap_or(0));
+    let runs = contenders.len() as u64
+        * u64::from(contenders[0].scenario.repeat + arguments.compare.uncertainty.unwrap_or(0));
     let bar = progress(runs, options.quiet);
     let pace = Pace::begin();
     let repetitions = match arguments.until_decided {
         Some(most) => Repetitions::UntilDecided { most },
         None => Repetitions::Fixed,
     };
-    let comparison = options.compare(&contenders, repetitions, Keep::Outcomes, &|| bar.inc(1))?;
+    let comparison =
+        arguments.compare.compare(options, &contenders, repetitions, Keep::Outcomes, &|| bar.inc(1))?;
     bar.finish_and_clear();
     let pace = pace.told(&comparison);
     // As many repetitions as it took, so that it runs again to the same bytes.
     loaded.file.repeat = comparison.repeat;
-    results::write(&out, &comparison, &|folder| loaded.resolved_text(&policies, folder))?;
-    let shown = if options.json {
+    let resolved = |folder: &Path| loaded.resolved_text(&policies, folder);
+    options.threads.run(|| results::write(&out, &comparison, &resolved))??;
+    let shown = if arguments.compare.json {
         json::summary(&comparison).map_err(|error| CliError::Write(error.to_string()))?
     } else {
         text::comparison(&comparison)

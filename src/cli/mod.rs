@@ -19,10 +19,13 @@ mod calibrate;
 mod capacity;
 mod compare;
 mod explain;
+mod export;
 mod init;
 mod list;
 mod pace;
 mod regret;
+mod reopened;
+mod report;
 mod results;
 mod run;
 mod schema;
@@ -64,14 +67,16 @@ enum Command {
     Trace(trace::Trace),
     #[command(subcommand)]
     Verify(verify::Verify),
+    Explain(explain::Arguments),
+    Report(report::Arguments),
     #[command(subcommand)]
-    Explain(explain::Explain),
+    Export(export::Export),
     #[command(subcommand)]
     List(list::List),
     Schema(schema::Arguments),
 }
 
-/// What `run` and `compare` have in common.
+/// What all that run a scenario have in common.
 #[derive(Debug, Args)]
 struct RunOptions {
     /// Scenario file (TOML)
@@ -79,18 +84,22 @@ struct RunOptions {
     /// Change a key: key=value, such as workload.rate_scale=2; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Print the summary as JSON instead of tables
-    #[arg(long)]
-    json: bool,
     /// Another seed than the scenario's
     #[arg(long)]
     seed: Option<u64>,
-    /// Threads to run on, up to 256; all cores unless given. Results are the same for any number
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
-    threads: Option<u16>,
+    #[command(flatten)]
+    threads: Threads,
     /// Nothing on stderr but errors
     #[arg(long)]
     quiet: bool,
+}
+
+/// What `run` and `compare` also take: how a comparison is watched, doubted and shown.
+#[derive(Debug, Args)]
+struct CompareOptions {
+    /// Print the summary as JSON instead of tables
+    #[arg(long)]
+    json: bool,
     /// Draw so many models from the replicas' calibration, and give every percentile the interval they span
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=10_000))]
     uncertainty: Option<u32>,
@@ -100,6 +109,25 @@ struct RunOptions {
     /// Watch the laws of the simulation while it runs; slow
     #[arg(long)]
     check: bool,
+}
+
+/// How many threads.
+#[derive(Clone, Copy, Debug, Args)]
+struct Threads {
+    /// Threads to run on, up to 256; all cores unless given. Results are the same for any number
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
+}
+
+impl Threads {
+    /// Runs `work` on the threads asked for.
+    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, CliError> {
+        let threads = self.threads.map_or(0, usize::from);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        Ok(pool
+            .map_err(|error| CliError::Write(format!("threads could not be started: {error}")))?
+            .install(work))
+    }
 }
 
 impl RunOptions {
@@ -130,7 +158,9 @@ impl RunOptions {
         assignments.push(format!("repeat={fewest}"));
         Loaded::read(&self.scenario, &assignments).map_err(CliError::input)
     }
+}
 
+impl CompareOptions {
     /// How many models are drawn; 0 unless asked for.
     fn draws(&self, contenders: &[Contender]) -> Result<u32, CliError> {
         let any = contenders.iter().any(|contender| study::uncertainty::has_any(&contender.scenario));
@@ -147,6 +177,7 @@ impl RunOptions {
     /// Compares, and draws models if that was asked for.
     fn compare(
         &self,
+        options: &RunOptions,
         contenders: &[Contender],
         repetitions: Repetitions,
         keep: Keep,
@@ -168,16 +199,7 @@ impl RunOptions {
             }
             Ok::<Comparison, StudyError>(comparison)
         };
-        self.on_threads(work)?.map_err(CliError::input)
-    }
-
-    /// Runs `work` on the threads asked for.
-    fn on_threads<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, CliError> {
-        let threads = self.threads.map_or(0, usize::from);
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        Ok(pool
-            .map_err(|error| CliError::Write(format!("threads could not be started: {error}")))?
-            .install(work))
+        options.threads.run(work)?.map_err(CliError::input)
     }
 }
 
@@ -286,7 +308,9 @@ pub fn main() -> ExitCode {
         Command::Init(arguments) => init::run(&arguments),
         Command::Trace(command) => trace::run(&command),
         Command::Verify(command) => verify::run(&command),
-        Command::Explain(command) => explain::run(&command),
+        Command::Explain(arguments) => explain::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
+        Command::Export(command) => export::run(&command),
         Command::List(command) => list::run(&command),
         Command::Schema(arguments) => schema::run(&arguments),
     };

@@ -1,16 +1,20 @@
-//! The folder of a result: written whole under a temporary name, then renamed.
+//! Results as files and folders: written whole under a temporary name, then renamed.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::CliError;
 use crate::report::plots::Plot;
-use crate::report::{csv, figures, json};
+use crate::report::{csv, figures, json, over_time};
 use crate::scenario::ScenarioError;
 use crate::study::Comparison;
 
 /// The file by which a folder is known to be a result of ours.
-const SUMMARY: &str = "summary.json";
+pub(super) const SUMMARY: &str = "summary.json";
+
+/// What names begin with of what is not whole yet; one that was killed may leave some behind.
+pub(super) const TEMPORARY: &str = ".tailcast-";
 
 /// Refuses a folder that holds something else than a result, before anything is computed.
 pub(super) fn check_replaceable(out: &Path) -> Result<(), CliError> {
@@ -33,13 +37,14 @@ pub(super) fn write_files(out: &Path, files: &[(String, Vec<u8>)]) -> Result<(),
 pub(super) fn write(
     out: &Path,
     comparison: &Comparison,
-    scenario: &dyn Fn(&Path) -> Result<String, ScenarioError>,
+    scenario: &(dyn Fn(&Path) -> Result<String, ScenarioError> + Sync),
 ) -> Result<(), CliError> {
     let cannot = |error: &dyn std::fmt::Display| CliError::Write(error.to_string());
     whole(out, &|folder| {
         let mut files = vec![
             (SUMMARY.into(), json::summary(comparison).map_err(|error| cannot(&error))?.into_bytes()),
             ("requests.csv".into(), csv::requests(comparison).map_err(|error| cannot(&error))?),
+            ("windows.csv".into(), over_time::csv(comparison).map_err(|error| cannot(&error))?),
             ("timeline.csv".into(), csv::timeline(comparison).map_err(|error| cannot(&error))?),
             ("scenario.toml".into(), scenario(folder).map_err(CliError::input)?.into_bytes()),
         ];
@@ -51,13 +56,32 @@ pub(super) fn write(
     })
 }
 
+/// A file that appears whole: it is written beside its place and moved there.
+pub(super) fn put(file: &Path, bytes: &[u8]) -> Result<(), CliError> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(|error| cannot(folder, &error))?;
+    let mut temporary = tempfile::Builder::new()
+        .prefix(TEMPORARY)
+        .tempfile_in(folder)
+        .map_err(|error| cannot(folder, &error))?;
+    temporary.write_all(bytes).map_err(|error| cannot(file, &error))?;
+    // Temporary files are private; a result is for whoever may read its folder.
+    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    temporary.as_file().set_permissions(readable).map_err(|error| cannot(file, &error))?;
+    temporary.persist(file).map_err(|error| cannot(file, &error.error))?;
+    Ok(())
+}
+
+/// What could not be written, and why.
+pub(super) fn cannot(what: &Path, error: &dyn std::fmt::Display) -> CliError {
+    CliError::Write(format!("{}: {error}", what.display()))
+}
+
 /// Files by name, made with the folder they will lie in.
 type Files<'a> = dyn Fn(&Path) -> Result<Vec<(String, Vec<u8>)>, CliError> + 'a;
 
 /// Puts files into a folder that appears whole or not at all.
 fn whole(out: &Path, files: &Files<'_>) -> Result<(), CliError> {
-    let cannot =
-        |what: &Path, error: &dyn std::fmt::Display| CliError::Write(format!("{}: {error}", what.display()));
     let parent = match out.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
         _ => PathBuf::from("."),
@@ -65,7 +89,7 @@ fn whole(out: &Path, files: &Files<'_>) -> Result<(), CliError> {
     fs::create_dir_all(&parent).map_err(|error| cannot(&parent, &error))?;
     // The temporary folder lies beside its destination, so that paths in it stay right and renaming is one step.
     let temporary = tempfile::Builder::new()
-        .prefix(".tailcast-")
+        .prefix(TEMPORARY)
         .tempdir_in(&parent)
         .map_err(|error| cannot(&parent, &error))?;
     for (name, bytes) in files(temporary.path())? {

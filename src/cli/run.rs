@@ -1,9 +1,11 @@
 //! `tailcast run`: one scenario under its own policy.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::{CliError, Pace, RunOptions, check_that_keys_are_read, print, progress, results, say};
+use super::{
+    CliError, CompareOptions, Pace, RunOptions, check_that_keys_are_read, print, progress, results, say,
+};
 use crate::report::{json, text};
 use crate::scenario::Loaded;
 use crate::study::Keep;
@@ -14,6 +16,8 @@ use crate::study::compare::{Contender, Repetitions};
 pub(super) struct Arguments {
     #[command(flatten)]
     options: RunOptions,
+    #[command(flatten)]
+    compare: CompareOptions,
     /// Where results are written; nowhere unless given
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -27,16 +31,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
         results::check_replaceable(out)?;
     }
     let keep = if arguments.out.is_some() { Keep::Outcomes } else { Keep::Nothing };
-    let bar = progress(u64::from(scenario.repeat + options.uncertainty.unwrap_or(0)), options.quiet);
+    let bar =
+        progress(u64::from(scenario.repeat + arguments.compare.uncertainty.unwrap_or(0)), options.quiet);
     let contenders = [Contender { name: scenario.router.policy.clone(), scenario }];
     check_that_keys_are_read(&loaded, &contenders)?;
     let pace = Pace::begin();
-    let comparison = options.compare(&contenders, Repetitions::Fixed, keep, &|| bar.inc(1))?;
+    let comparison =
+        arguments.compare.compare(options, &contenders, Repetitions::Fixed, keep, &|| bar.inc(1))?;
     bar.finish_and_clear();
     if let Some(out) = &arguments.out {
-        results::write(out, &comparison, &|folder| loaded.resolved_text(&[], folder))?;
+        let resolved = |folder: &Path| loaded.resolved_text(&[], folder);
+        options.threads.run(|| results::write(out, &comparison, &resolved))??;
     }
-    let shown = if options.json {
+    let shown = if arguments.compare.json {
         json::summary(&comparison).map_err(|error| CliError::Write(error.to_string()))?
     } else {
         text::single(&comparison)

@@ -5,13 +5,14 @@
 //! made which cell, and when.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::results::{TEMPORARY, cannot, put};
 use super::{CliError, RunOptions, check_that_keys_are_read, compare, print, progress, say};
 use crate::random::Seed;
 use crate::report::plots::Plot;
@@ -58,8 +59,6 @@ pub(super) struct MergeArguments {
 const PLAN: &str = "sweep.json";
 const TABLE: &str = "sweep.csv";
 const CELLS: &str = "cells";
-/// What names of files begin with that are not whole yet; one that was killed may leave some behind.
-const TEMPORARY: &str = ".tailcast-";
 
 /// What a sweep is, the same for all its shards.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -78,10 +77,6 @@ struct Plan {
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     let options = &arguments.options;
-    if options.check || options.json || options.uncertainty.is_some() || !options.step_time_error.is_empty() {
-        let message = "sweep: --check, --json, --uncertainty and --step-time-error are not for it\nhelp: leave them out";
-        return Err(CliError::Input(message.into()));
-    }
     let (part, parts) = shard(arguments.shard.as_deref())?;
     let loaded = Loaded::read(&options.scenario, &options.assignments()).map_err(CliError::input)?;
     let plan = plan(arguments, &loaded)?;
@@ -95,9 +90,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     let own: Vec<usize> = (0..plan.cells.len()).filter(|cell| cell % parts == part).collect();
     let is_missing = |cell: &usize| !cell_file(&out, *cell).is_file();
     let missing: Vec<usize> = own.iter().copied().filter(is_missing).collect();
-    // A mistake in any cell is told before anything is written or run.
+    // A mistake in any cell is told before anything is written or run. Traces are kept from here on, as cells share them;
+    // contenders are not, since each binds tables of its own.
+    let mut traces = Traces::default();
     for &cell in &missing {
-        contenders(arguments, &plan, cell).map_err(|error| in_cell(error, &plan, cell))?;
+        let checked = contenders(arguments, &plan, cell).and_then(|contenders| {
+            let read = |contender: &Contender| traces.of(&contender.scenario.workload).map(|_| ());
+            contenders.iter().try_for_each(read).map_err(CliError::input)
+        });
+        checked.map_err(|error| in_cell(error, &plan, cell))?;
     }
     open(&out, &plan)?;
     if !options.quiet && missing.len() < own.len() {
@@ -106,14 +107,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     let bar = progress(missing.len() as u64, options.quiet);
     let one = |&cell: &usize| {
         let contenders = contenders(arguments, &plan, cell)?;
-        let comparison = compared(&contenders).map_err(|error| in_cell(error, &plan, cell))?;
+        let comparison =
+            compared(&contenders, traces.clone()).map_err(|error| in_cell(error, &plan, cell))?;
         let rows = report::rows(cell, &plan.cells[cell], &comparison, &contenders)
             .map_err(|error| CliError::Write(error.to_string()))?;
         put(&cell_file(&out, cell), &rows)?;
         bar.inc(1);
         Ok(())
     };
-    options.on_threads(|| missing.par_iter().map(one).collect::<Result<(), CliError>>())??;
+    options.threads.run(|| missing.par_iter().map(one).collect::<Result<(), CliError>>())??;
     bar.finish_and_clear();
     if (0..plan.cells.len()).any(|cell| !cell_file(&out, cell).is_file()) {
         if !options.quiet {
@@ -165,10 +167,6 @@ fn in_cell(error: CliError, plan: &Plan, cell: usize) -> CliError {
         CliError::Input(message) => CliError::Input(format!("cell {cell}, {setting}:\n{message}")),
         CliError::Write(_) => error,
     }
-}
-
-fn cannot(what: &Path, error: &dyn std::fmt::Display) -> CliError {
-    CliError::Write(format!("{}: {error}", what.display()))
 }
 
 /// Part and number of parts, from 0 on.
@@ -250,8 +248,7 @@ fn contenders(arguments: &Arguments, plan: &Plan, cell: usize) -> Result<Vec<Con
     Ok(contenders)
 }
 
-fn compared(contenders: &[Contender]) -> Result<study::Comparison, CliError> {
-    let mut traces = Traces::default();
+fn compared(contenders: &[Contender], mut traces: Traces) -> Result<study::Comparison, CliError> {
     let made: Result<_, StudyError> =
         study::compare(contenders, &mut traces, Repetitions::Fixed, false, Keep::Nothing, &|| ());
     made.map_err(CliError::input)
@@ -300,22 +297,6 @@ fn open(out: &Path, plan: &Plan) -> Result<(), CliError> {
     }
     let text = serde_json::to_string_pretty(plan).map_err(|error| CliError::Write(error.to_string()))?;
     put(&out.join(PLAN), (text + "\n").as_bytes())
-}
-
-/// A file that appears whole: it is written beside its place and moved there.
-fn put(file: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    let folder = file.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(|error| cannot(folder, &error))?;
-    let mut temporary = tempfile::Builder::new()
-        .prefix(TEMPORARY)
-        .tempfile_in(folder)
-        .map_err(|error| cannot(folder, &error))?;
-    temporary.write_all(bytes).map_err(|error| cannot(file, &error))?;
-    // Temporary files are private; a result is for whoever may read its folder.
-    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    temporary.as_file().set_permissions(readable).map_err(|error| cannot(file, &error))?;
-    temporary.persist(file).map_err(|error| cannot(file, &error.error))?;
-    Ok(())
 }
 
 /// Makes the table and the pictures of a sweep whose cells are all there.

@@ -11,6 +11,17 @@ use crate::time::{Span, Time};
 
 use super::pending::Pending;
 
+/// An input as a replica was given it.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// When it reaches the engine.
+    pub at: Time,
+    /// Orders deliveries of one moment, over the whole fleet.
+    pub order: u64,
+    /// What it is.
+    pub input: Input,
+}
+
 /// A replica and its observer.
 pub(super) struct Lane<O> {
     pub(super) replica: Replica,
@@ -18,6 +29,8 @@ pub(super) struct Lane<O> {
     pub(super) facts: Facts,
     /// The same replica, living behind it: what an index of its KV events knows.
     pub(super) late: Option<Box<Replica>>,
+    /// What it was given, where that is kept.
+    pub(super) kept: Option<Vec<Delivery>>,
 }
 
 impl<O: Observer> Lane<O> {
@@ -27,6 +40,9 @@ impl<O: Observer> Lane<O> {
 
     /// A request is on its way to the engine.
     pub(super) fn deliver(&mut self, at: Time, order: u64, request: Request) {
+        if let Some(kept) = &mut self.kept {
+            kept.push(Delivery { at, order, input: Input::Add(request.clone()) });
+        }
         if let Some(late) = &mut self.late {
             late.deliver(at, order, Input::Add(request.clone()));
         }

@@ -9,6 +9,7 @@
 
 use rayon::prelude::*;
 
+mod config;
 mod due;
 mod gateway;
 mod lane;
@@ -16,62 +17,22 @@ mod listening;
 mod pending;
 mod polls;
 
+pub use config::{End, FleetConfig, Network};
 use due::Due;
 use gateway::Gateway;
+pub use lane::Delivery;
 use lane::{Lane, Look};
 use listening::Listening;
 use pending::Pending;
 
 use crate::agenda::{Agenda, Kind};
 use crate::observe::Observer;
-use crate::random::Seed;
 use crate::replica::{EngineEvent, Replica};
 use crate::request::{Arrival, Attempt, EngineOutcome, Finish, Outcome, Request, RequestId};
-use crate::router::{Decision, Facts, Feedback, Freshness, Impairments, Router, Server};
+use crate::router::{Decision, Facts, Feedback, Router, Server};
 use crate::signals::Glimpse;
 use crate::time::{Span, Time};
 use crate::workload::{Job, Source};
-
-/// Ways between client, gateway and replica, each in one direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Network {
-    /// Client to gateway, and back.
-    pub client_to_router: Span,
-    /// Gateway to replica, and back.
-    pub router_to_replica: Span,
-    /// The replica's front end, before the engine: HTTP and tokenising.
-    pub frontend: Span,
-    /// The replica's front end for each token after the first, on the way back to the client.
-    pub per_token: Span,
-}
-
-/// When a run ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// When the last request has ended.
-    Drain,
-    /// At this moment; what is still under way is counted as unfinished.
-    At(Time),
-}
-
-/// Everything about a fleet but its replicas and policies.
-#[derive(Clone, Copy, Debug)]
-pub struct FleetConfig {
-    /// How old the gauges are that gateways read.
-    pub freshness: Freshness,
-    /// What gateways see late, or not at all.
-    pub impairments: Impairments,
-    /// Between a decision and its effect. None: the counters rise with the decision.
-    pub decision_gap: Span,
-    /// Delays.
-    pub network: Network,
-    /// When it ends.
-    pub end: End,
-    /// For poll phases.
-    pub seed: Seed,
-    /// Watches laws 2, 3 and 5 while it runs; slow.
-    pub check: bool,
-}
 
 enum Moment {
     Response { server: Server, event: EngineEvent },
@@ -104,6 +65,8 @@ pub struct Ended<O> {
     pub observers: Vec<O>,
     /// Gauges of each replica at the end.
     pub replicas: Vec<Replica>,
+    /// What each replica was given, in the order of decisions; empty unless that was kept.
+    pub deliveries: Vec<Vec<Delivery>>,
     /// When the last thing happened.
     pub at: Time,
     /// Why a gateway's policy could not go on, if one could not.
@@ -134,7 +97,7 @@ impl<O: Observer + Send> Fleet<O> {
             let mut replica = Replica::new(facts.engine.clone(), facts.step_time.clone());
             replica.set_check(config.check);
             let late = (late_index && facts.engine.enable_prefix_caching).then(|| Box::new(replica.clone()));
-            Lane { replica, observer, facts, late }
+            Lane { replica, observer, facts, late, kept: None }
         });
         let gateways: Vec<Gateway> =
             routers.into_iter().map(|router| Gateway::new(router, servers, &config)).collect();
@@ -152,6 +115,12 @@ impl<O: Observer + Send> Fleet<O> {
             listening,
             config,
         }
+    }
+
+    /// The same, which keeps what each replica is given.
+    pub fn keeping_deliveries(mut self) -> Fleet<O> {
+        self.lanes.iter_mut().for_each(|lane| lane.kept = Some(Vec::new()));
+        self
     }
 
     /// Runs until the source is dry and everything has ended, or until the configured end. Every request
@@ -482,11 +451,13 @@ impl<O: Observer + Send> Fleet<O> {
         }
         let mut observers = Vec::with_capacity(self.lanes.len());
         let mut replicas = Vec::with_capacity(self.lanes.len());
+        let mut deliveries = Vec::new();
         for lane in self.lanes {
             observers.push(lane.observer);
             replicas.push(lane.replica);
+            deliveries.extend(lane.kept);
         }
         let failure = self.gateways.iter().find_map(|gateway| gateway.router.failure().map(str::to_string));
-        Ended { observers, replicas, at, failure }
+        Ended { observers, replicas, deliveries, at, failure }
     }
 }

@@ -7,7 +7,7 @@ use super::summary::Objectives;
 use crate::request::Outcome;
 
 /// One class of requests in numbers, as [`RunSummary`](super::RunSummary) has them for all.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct ClassSummary {
     /// Its name.
     pub name: String,

@@ -10,6 +10,7 @@ pub mod histogram;
 pub mod lane;
 pub mod quantile;
 pub mod summary;
+pub mod windows;
 
 pub use class::ClassSummary;
 pub use distribution::{Distribution, Distributions};
@@ -17,3 +18,4 @@ pub use histogram::Histogram;
 pub use lane::{LaneStats, TimelinePoint};
 pub use quantile::{Quantiles, Sample};
 pub use summary::{Collector, Objectives, ReplicaSummary, RunSummary};
+pub use windows::{Window, Windows, windows};

@@ -7,7 +7,7 @@ use super::{Distribution, Histogram};
 use crate::time::Span;
 
 /// Mean and percentiles of one latency, in milliseconds; none where nothing was recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Default, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Default, Serialize, schemars::JsonSchema)]
 pub struct Quantiles {
     /// How many values.
     pub count: u64,

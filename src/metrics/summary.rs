@@ -39,7 +39,7 @@ impl Objectives {
 }
 
 /// One replica over a run.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct ReplicaSummary {
     /// Its kind, as the scenario names it.
     pub kind: String,
@@ -69,7 +69,7 @@ pub struct ReplicaSummary {
 }
 
 /// One run in numbers. Latencies are of requests sent after the warm-up that got a whole answer.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct RunSummary {
     /// Requests sent after the warm-up.
     pub offered: u64,

@@ -313,15 +313,12 @@ impl Engine {
         self.chunks.clear();
         let mut prefill_tokens = 0;
         for part in &step.scheduled {
-            let context = part.before + part.tokens;
-            if part.tokens == 1 && part.before >= self.scheduler.prompt_tokens_of(part) {
-                decodes.count += 1;
-                decodes.context_sum += u64::from(context);
-                decodes.context_max = decodes.context_max.max(context);
-            } else {
-                let samples = part.sampled > 0;
-                self.chunks.push(Chunk { tokens: part.tokens, before: part.before, samples });
-                prefill_tokens += part.tokens;
+            match self.scheduler.chunk_of(part) {
+                None => decodes.add(part.before + part.tokens),
+                Some(chunk) => {
+                    self.chunks.push(chunk);
+                    prefill_tokens += part.tokens;
+                }
             }
         }
         self.decodes = decodes;
@@ -384,7 +381,7 @@ impl Engine {
             }
         }
         if let Some(recorder) = &mut listeners.recorder {
-            recorder.processed(done.index, &events[ended_from..], &self.scheduler);
+            recorder.processed(done.index, now, &events[ended_from..], &self.scheduler);
         }
         self.read_gauges();
         self.spare.push(done.step);

@@ -253,7 +253,8 @@ impl Engine {
             whole.cache_queries = blocked.cache_queries;
         }
         recorder.scheduled(tick, course.schedule_at(step), &whole, &self.scheduler);
-        recorder.processed(tick - self.in_flight.len() as u64, &[], &self.scheduler);
+        let processed = tick - self.in_flight.len() as u64;
+        recorder.processed(processed, course.schedule_at(step + 1), &[], &self.scheduler);
     }
 
     /// The soonest end on the clock does not come out before this moment: as many steps lie before it, each

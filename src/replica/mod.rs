@@ -95,8 +95,8 @@ pub enum Limit {
 pub trait Recorder {
     /// schedule() call number `index` was made at `at`.
     fn scheduled(&mut self, index: u64, at: Time, step: &Step, scheduler: &Scheduler);
-    /// The output of step `index` was processed; `events` came out of it.
-    fn processed(&mut self, index: u64, events: &[EngineEvent], scheduler: &Scheduler);
+    /// The output of step `index` was processed at `at`; `events` came out of it.
+    fn processed(&mut self, index: u64, at: Time, events: &[EngineEvent], scheduler: &Scheduler);
     /// The load of a request's remote KV was reported finished with the output being processed.
     fn load_finished(&mut self, id: RequestId);
     /// A request was aborted before the next schedule() call.

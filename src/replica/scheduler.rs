@@ -16,6 +16,7 @@ use super::prefix_table::Hits;
 use super::sequence::{Sequence, Slot, State, WaitingQueue};
 use super::step::{Scheduled, Step, Totals};
 use crate::request::{Request, RequestId};
+use crate::step_time::Chunk;
 use crate::time::Time;
 
 /// The scheduler, the cache and all requests of one engine.
@@ -146,6 +147,13 @@ impl Scheduler {
     /// Prompt length of a scheduled request.
     pub fn prompt_tokens_of(&self, part: &Scheduled) -> u32 {
         self.sequence(part.slot).request.prompt_tokens
+    }
+
+    /// A part as its price is told: one token after the prompt is a decode (none), everything else a chunk.
+    pub fn chunk_of(&self, part: &Scheduled) -> Option<Chunk> {
+        let is_decode = part.tokens == 1 && part.before >= self.prompt_tokens_of(part);
+        let samples = part.sampled > 0;
+        (!is_decode).then_some(Chunk { tokens: part.tokens, before: part.before, samples })
     }
 
     pub(super) fn has_unfinished(&self) -> bool {

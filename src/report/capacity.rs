@@ -1,6 +1,6 @@
 //! How many replicas, or how much load: the answer, the way to it, and its picture.
 
-use super::plots::{MeasuredLine, Plot, PlotError, measured_lines};
+use super::plots::{Along, MeasuredLine, Plot, PlotError, measured_lines};
 use super::table::{Table, number, number_or_dash};
 use crate::study::capacity::{Capacity, Latency, Objective, Point, Quantity, Verdict};
 
@@ -173,6 +173,7 @@ pub fn plot(
     measured_lines(
         "capacity",
         &title,
+        Along::Sizes,
         (x_label, "percentile divided by its limit"),
         &lines,
         Some((1.0, "limit")),

@@ -1,8 +1,12 @@
 //! Which plots a comparison gets: the distributions, the tails, and every contender's replicas over time.
 
+use rayon::prelude::*;
+
 use super::plots::{
-    Curve, Plot, PlotError, ReplicaLine, TailBar, latency_cdf, replicas_over_time, tail_bars,
+    Along, Curve, MeasuredLine, Plot, PlotError, ReplicaLine, TailBar, latency_cdf, measured_lines,
+    replicas_over_time, tail_bars,
 };
+use crate::metrics::{Window, Windows};
 use crate::request::Outcome;
 use crate::study::compare::Comparison;
 use crate::study::ranking::Ranked;
@@ -34,12 +38,40 @@ pub fn of(comparison: &Comparison) -> Result<Vec<Plot>, PlotError> {
             &bars(comparison),
         )?,
     ];
-    for ranked in &comparison.ranking {
+    if let Some(over_time) = over_time(comparison, &titled)? {
+        plots.push(over_time);
+    }
+    // A picture of every replica is much to draw.
+    let replicas = comparison.ranking.par_iter().map(|ranked| {
         let name = format!("replicas-{}", file_name(&ranked.name));
         let title = titled(&format!("replicas under {}{one_of}", ranked.name));
-        plots.push(replicas_over_time(&name, &title, &lines(ranked))?);
-    }
+        replicas_over_time(&name, &title, &lines(ranked))
+    });
+    plots.extend(replicas.collect::<Result<Vec<Plot>, PlotError>>()?);
     Ok(plots)
+}
+
+/// E2E P99 by window, or P90 where windows hold too few requests for it.
+fn over_time(comparison: &Comparison, titled: &dyn Fn(&str) -> String) -> Result<Option<Plot>, PlotError> {
+    let windows =
+        || comparison.ranking.iter().filter_map(|ranked| Some((&ranked.name, ranked.windows.as_ref()?)));
+    let Some((_, first)) = windows().next() else { return Ok(None) };
+    let told =
+        |of: fn(&Window) -> Option<f64>| first.windows.iter().filter(|window| of(window).is_some()).count();
+    let (percent, of): (u32, fn(&Window) -> Option<f64>) =
+        match told(|w| w.e2e_p99_ms) * 2 >= first.windows.len() {
+            true => (99, |window| window.e2e_p99_ms),
+            false => (90, |window| window.e2e_p90_ms),
+        };
+    let line = |(name, windows): (&String, &Windows)| MeasuredLine {
+        label: name.clone(),
+        points: windows.windows.iter().filter_map(|w| Some(((w.from_s + w.to_s) / 2.0, of(w)?))).collect(),
+        ringed: Vec::new(),
+    };
+    let lines: Vec<MeasuredLine> = windows().map(line).collect();
+    let title = titled(&format!("tail over time, in windows of {} s", first.length_s));
+    let labels = ("sent at, seconds", &*format!("end-to-end latency P{percent}, ms"));
+    measured_lines("e2e-over-time", &title, Along::Time, labels, &lines, None).map(Some)
 }
 
 fn curves(comparison: &Comparison, of: fn(&Outcome) -> Option<Span>) -> Vec<Curve> {

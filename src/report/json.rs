@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::metrics::RunSummary;
+use crate::metrics::windows::Episode;
 use crate::study::compare::Comparison;
 use crate::study::ranking::{LatencyIntervals, Ranked};
 use crate::study::stability::Stability;
@@ -13,7 +14,9 @@ use crate::study::uncertainty::Uncertainty;
 /// Rises when a field changes its meaning or goes away; new fields do not raise it.
 pub const SCHEMA_VERSION: u32 = 2;
 
-#[derive(Serialize)]
+/// The result of a run or a comparison of tailcast. Latencies are milliseconds.
+#[derive(Serialize, schemars::JsonSchema)]
+#[schemars(title = "tailcast summary")]
 struct SummaryFile<'a> {
     schema_version: u32,
     title: &'a str,
@@ -34,7 +37,8 @@ struct SummaryFile<'a> {
     stability: Option<&'a Stability>,
 }
 
-#[derive(Serialize)]
+/// One policy or variant.
+#[derive(Serialize, schemars::JsonSchema)]
 struct RankedFile<'a> {
     name: &'a str,
     policy: &'a str,
@@ -46,10 +50,14 @@ struct RankedFile<'a> {
     behind_first_ms: Option<Paired>,
     behind_group_ms: Option<Interval>,
     objectives: Vec<Objective<'a>>,
+    /// When its objectives were missed in the first repetition; absent where requests were not kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    episodes: Option<&'a [Episode]>,
     repetitions: &'a [RunSummary],
 }
 
-#[derive(Serialize)]
+/// A P99 objective, in the mean of repetitions.
+#[derive(Serialize, schemars::JsonSchema)]
 struct Objective<'a> {
     objective: &'a str,
     met: bool,
@@ -69,8 +77,17 @@ fn ranked(ranked: &Ranked) -> RankedFile<'_> {
             .iter()
             .map(|(objective, met)| Objective { objective, met: *met })
             .collect(),
+        episodes: ranked.windows.as_ref().map(|windows| &windows.episodes[..]),
         repetitions: &ranked.repetitions,
     }
+}
+
+/// The JSON Schema of the summary.
+///
+/// # Errors
+/// If it cannot be put together, which memory alone could cause.
+pub fn schema() -> Result<String, serde_json::Error> {
+    serde_json::to_string_pretty(&schemars::schema_for!(SummaryFile<'static>)).map(|text| text + "\n")
 }
 
 /// The comparison as JSON text with a final newline.

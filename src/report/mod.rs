@@ -4,9 +4,15 @@
 
 pub mod capacity;
 pub mod csv;
+pub mod explanation;
 pub mod figures;
+pub mod html;
 pub mod json;
+pub mod over_time;
+pub mod parquet;
+pub mod perfetto;
 pub mod plots;
+pub mod prometheus;
 pub mod regret;
 pub mod sweep;
 pub mod table;

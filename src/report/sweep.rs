@@ -1,6 +1,6 @@
 //! `sweep.csv`, a row a cell, contender and repetition, and what it says in short: means, knees and the front of latency and cost.
 
-use super::plots::{MeasuredLine, Plot, PlotError, measured_lines};
+use super::plots::{Along, MeasuredLine, Plot, PlotError, measured_lines};
 use super::table::{Table, number, number_or_dash};
 use crate::metrics::{Quantiles, RunSummary};
 use crate::study::capacity::usd_per_million_output_tokens;
@@ -368,6 +368,7 @@ impl Findings {
             plots.push(measured_lines(
                 "load-curve",
                 &title,
+                Along::Sizes,
                 (&self.keys[0], "E2E P99 (ms)"),
                 &measured,
                 None,
@@ -395,7 +396,7 @@ impl Findings {
             let title = titled("E2E P99 against cost, the front ringed");
             let axes = ("US dollars a million output tokens", "E2E P99 (ms)");
             let measured: Vec<MeasuredLine> = lines.iter().map(line).collect();
-            plots.push(measured_lines("cost-front", &title, axes, &measured, None)?);
+            plots.push(measured_lines("cost-front", &title, Along::Sizes, axes, &measured, None)?);
         }
         Ok(plots)
     }

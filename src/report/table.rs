@@ -20,6 +20,22 @@ impl Table {
         self.rows.push(cells);
     }
 
+    /// The table in HTML.
+    pub fn html(&self) -> String {
+        let row = |cells: &Vec<String>, tag: &str| {
+            let cell = |(column, cell): (usize, &String)| {
+                let class = if column < self.left_columns { "" } else { " class=\"number\"" };
+                format!("<{tag}{class}>{}</{tag}>", escaped(cell))
+            };
+            format!("<tr>{}</tr>", cells.iter().enumerate().map(cell).collect::<String>())
+        };
+        let body: String = self.rows[1..].iter().map(|cells| row(cells, "td") + "\n").collect();
+        format!(
+            "<div class=\"wide\"><table>\n<thead>{}</thead>\n<tbody>\n{body}</tbody>\n</table></div>\n",
+            row(&self.rows[0], "th")
+        )
+    }
+
     /// The table as lines, with a rule under the head.
     pub fn render(&self) -> String {
         let columns = self.rows[0].len();
@@ -50,6 +66,11 @@ impl Table {
         }
         text
     }
+}
+
+/// A text as it stands in HTML.
+pub fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 /// A number with about three digits that mean something.

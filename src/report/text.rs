@@ -1,26 +1,25 @@
 //! A comparison as text for a terminal: where the fleet stands, the ranking, what is real of it.
 
 use super::table::{Table, number, number_or_dash, percent};
-use super::verdict;
+use super::{over_time, verdict};
 use crate::metrics::{ClassSummary, Quantiles, RunSummary};
 use crate::study::compare::Comparison;
 use crate::study::standing::Standing;
 
 /// The whole comparison.
 pub fn comparison(comparison: &Comparison) -> String {
-    [tables(comparison), verdict::differences(comparison)].join("\n") + beyond_chance(comparison).as_str()
+    [tables(comparison), verdict::differences(comparison)].join("\n") + beside(comparison).as_str()
 }
 
 /// One scenario alone: the same tables, and one of its replicas instead of a verdict.
 pub fn single(comparison: &Comparison) -> String {
     let replicas = replicas(&comparison.ranking[0].repetitions[0]);
-    [tables(comparison), replicas, verdict::of_one(comparison)].join("\n")
-        + beyond_chance(comparison).as_str()
+    [tables(comparison), replicas, verdict::of_one(comparison)].join("\n") + beside(comparison).as_str()
 }
 
 fn tables(comparison: &Comparison) -> String {
-    let by_class = classes(comparison);
-    let parts = [opening(comparison), latencies(comparison), rates(comparison), by_class];
+    let by_class = classes(comparison).map_or(String::new(), |table| table.render());
+    let parts = [opening(comparison), latencies(comparison).render(), rates(comparison).render(), by_class];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
@@ -43,7 +42,7 @@ fn opening(comparison: &Comparison) -> String {
     text
 }
 
-fn standing(standing: &Standing) -> String {
+pub(super) fn standing(standing: &Standing) -> String {
     let replicas = match standing.replicas {
         1 => "1 replica".to_string(),
         count => format!("{count} replicas"),
@@ -62,7 +61,7 @@ fn standing(standing: &Standing) -> String {
     )
 }
 
-fn latencies(comparison: &Comparison) -> String {
+pub(super) fn latencies(comparison: &Comparison) -> Table {
     let head = [
         "group",
         "name",
@@ -89,10 +88,10 @@ fn latencies(comparison: &Comparison) -> String {
         }
         table.row(cells);
     }
-    table.render()
+    table
 }
 
-fn rates(comparison: &Comparison) -> String {
+pub(super) fn rates(comparison: &Comparison) -> Table {
     let head = [
         "group",
         "name",
@@ -127,11 +126,11 @@ fn rates(comparison: &Comparison) -> String {
             number_or_dash(of(|s| s.queue_growth)),
         ]);
     }
-    table.render()
+    table
 }
 
 /// A row a contender and class; nothing where all requests are alike.
-fn classes(comparison: &Comparison) -> String {
+pub(super) fn classes(comparison: &Comparison) -> Option<Table> {
     let head = [
         "name",
         "class",
@@ -168,12 +167,12 @@ fn classes(comparison: &Comparison) -> String {
             rows += 1;
         }
     }
-    if rows == 0 { String::new() } else { table.render() }
+    (rows > 0).then_some(table)
 }
 
-/// What errors of the model would do to the result; nothing where that was not asked for.
-fn beyond_chance(comparison: &Comparison) -> String {
-    uncertainty(comparison) + verdict::stability(comparison).as_str()
+/// What there is beside the tables: the run over time, and what errors of the model would do; nothing where that was not asked for.
+fn beside(comparison: &Comparison) -> String {
+    over_time::text(comparison) + uncertainty(comparison).as_str() + verdict::stability(comparison).as_str()
 }
 
 /// The latencies under models drawn from a calibration; nothing where that was not asked for.

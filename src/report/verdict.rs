@@ -43,7 +43,8 @@ pub(super) fn differences(comparison: &Comparison) -> String {
     if comparison.looks > 1 || comparison.decided {
         text.push_str(&decided(comparison));
     }
-    [text, against_the_first(comparison), intervals(comparison)].join("\n")
+    let against = against_the_first(comparison).map_or(String::new(), |table| table.render());
+    [text, against, intervals_with_remarks(comparison)].join("\n")
 }
 
 /// One scenario alone.
@@ -51,7 +52,7 @@ pub(super) fn of_one(comparison: &Comparison) -> String {
     let ranked = &comparison.ranking[0];
     let mut text = match comparison.repeat {
         1 => format!("E2E P99 has no interval ({})\n", comparison.population),
-        _ => intervals(comparison),
+        _ => intervals_with_remarks(comparison),
     };
     for (objective, met) in &ranked.objectives {
         text.push_str(&format!("{objective}: {}\n", if *met { "met" } else { "missed" }));
@@ -72,10 +73,10 @@ fn decided(comparison: &Comparison) -> String {
 }
 
 /// Everybody against the first, pair by pair on the same requests.
-fn against_the_first(comparison: &Comparison) -> String {
-    let Some((first, others)) = comparison.ranking.split_first() else { return String::new() };
-    if others.is_empty() {
-        return String::new();
+pub(super) fn against_the_first(comparison: &Comparison) -> Option<Table> {
+    let (first, others) = comparison.ranking.split_first()?;
+    if others.is_empty() || comparison.repeat == 1 {
+        return None;
     }
     let column = format!("E2E P99 ms above {}", first.name);
     let head = ["name", &column, "low", "high", "beats it in %", "verdict"];
@@ -95,7 +96,7 @@ fn against_the_first(comparison: &Comparison) -> String {
         };
         table.row([vec![ranked.name.clone()], cells, vec![verdict]].concat());
     }
-    table.render()
+    Some(table)
 }
 
 fn without_interval(ranked: &Ranked, first: &Ranked) -> String {
@@ -106,7 +107,7 @@ fn without_interval(ranked: &Ranked, first: &Ranked) -> String {
     }
 }
 
-fn in_words(paired: &Paired, repeat: u32) -> String {
+pub(super) fn in_words(paired: &Paired, repeat: u32) -> String {
     match paired {
         Paired { difference, .. } if difference.low > 0.0 => "worse".into(),
         Paired { difference, .. } if difference.high < 0.0 => "better".into(),
@@ -117,15 +118,37 @@ fn in_words(paired: &Paired, repeat: u32) -> String {
     }
 }
 
-/// An interval of every mean and percentile; nothing of one repetition.
-fn intervals(comparison: &Comparison) -> String {
+/// An interval of every mean and percentile, and what to know of them; nothing of one repetition.
+fn intervals_with_remarks(comparison: &Comparison) -> String {
+    let Some(table) = intervals(comparison) else { return String::new() };
+    table.render() + remarks_on_intervals(comparison).as_str()
+}
+
+/// What to know of the intervals, a line each.
+pub(super) fn remarks_on_intervals(comparison: &Comparison) -> String {
+    let mut text = String::new();
+    if comparison.ranking.len() > MOST_WITH_INTERVALS {
+        text.push_str("those of the others are in summary.json\n");
+    }
+    let refused = |intervals: &Intervals| {
+        let Intervals { mean, p50, p90, p95, p99, p99_9, p99_99 } = intervals;
+        [mean, p50, p90, p95, p99, p99_9, p99_99].iter().any(|interval| interval.is_none())
+    };
+    let shown = comparison.ranking.iter().take(MOST_WITH_INTERVALS).map(|ranked| &ranked.intervals);
+    if shown.flat_map(|all| [&all.e2e, &all.ttft, &all.tpot]).any(refused) {
+        text.push_str("-: fewer than ten requests beyond it, or infinite, or the same in all repetitions\n");
+    }
+    text
+}
+
+/// An interval of every mean and percentile; none of one repetition.
+pub(super) fn intervals(comparison: &Comparison) -> Option<Table> {
     if comparison.repeat == 1 {
-        return String::new();
+        return None;
     }
     let shown = comparison.ranking.iter().take(MOST_WITH_INTERVALS);
     let head = ["95 % intervals", "ms", "mean", "P50", "P90", "P95", "P99", "P99.9", "P99.99"];
     let mut table = Table::new(&head, 2);
-    let mut refused = false;
     for ranked in shown {
         let all = &ranked.intervals;
         for (row, (latency, of)) in
@@ -135,7 +158,6 @@ fn intervals(comparison: &Comparison) -> String {
             let mut cells =
                 vec![if row == 0 { ranked.name.clone() } else { String::new() }, (*latency).into()];
             for interval in [mean, p50, p90, p95, p99, p99_9, p99_99] {
-                refused |= interval.is_none();
                 cells.push(
                     interval.map_or("-".into(), |own| format!("{} to {}", number(own.low), number(own.high))),
                 );
@@ -143,14 +165,7 @@ fn intervals(comparison: &Comparison) -> String {
             table.row(cells);
         }
     }
-    let mut text = table.render();
-    if comparison.ranking.len() > MOST_WITH_INTERVALS {
-        text.push_str("those of the others are in summary.json\n");
-    }
-    if refused {
-        text.push_str("-: fewer than ten requests beyond it, or infinite, or the same in all repetitions\n");
-    }
-    text
+    Some(table)
 }
 
 fn with_ends(interval: &Interval) -> String {

@@ -67,9 +67,9 @@ impl Router for PrefixTrie {
             let fewest = |server: &Server| glance.mine(*server).in_flight;
             return Decision::Send((0..self.servers).min_by_key(fewest).unwrap_or(0));
         }
-        let best = (0..self.servers).filter(|&server| matched[server] == deepest);
+        let mut best = (0..self.servers).filter(|&server| matched[server] == deepest);
         let place = self.stream.random_range(0..best.clone().count());
-        Decision::Send(best.into_iter().nth(place).unwrap_or(0))
+        Decision::Send(best.nth(place).unwrap_or(0))
     }
 
     fn committed(&mut self, arrival: &Arrival, server: Server, at: Time) {

@@ -69,22 +69,36 @@ impl Loaded {
         &self.text
     }
 
-    /// Files whose content decides what comes out: the trace and scripts, where they are named.
+    /// Files whose content decides what comes out: the trace and scripts, those of variants too, lengths, models, profiles and calibrations,
+    /// where they are named.
     pub fn inputs(&self) -> Vec<PathBuf> {
-        let trace = self.file.workload.trace.iter().map(PathBuf::from);
-        let mut named = Vec::from_iter(trace);
-        let parameters = self.file.router.parameters.get("file").into_iter().chain(
-            self.file
-                .router
-                .parameters
-                .get("scorers")
-                .and_then(toml::Value::as_array)
-                .into_iter()
-                .flatten()
-                .filter_map(|scorer| scorer.get("file")),
-        );
-        named.extend(parameters.filter_map(toml::Value::as_str).map(PathBuf::from));
-        named.into_iter().map(|file| self.folder.join(file)).filter(|file| file.is_file()).collect()
+        let mut file = self.file.clone();
+        let mut named: Vec<PathBuf> = file.workload.trace.iter().map(PathBuf::from).collect();
+        named.extend(resolve::script_files(&mut file.router.parameters));
+        named.extend(file.variants.iter_mut().filter_map(parameters_of).flat_map(resolve::script_files));
+        named.extend(file.workload.length_traces().into_iter().map(|trace| PathBuf::from(&*trace)));
+        for kind in file.replicas.iter() {
+            named.push(PathBuf::from(&kind.model));
+            named.extend(
+                [&kind.step_time.profile, &kind.step_time.calibration]
+                    .into_iter()
+                    .flatten()
+                    .map(PathBuf::from),
+            );
+        }
+        let mut files = Vec::new();
+        for named in named.into_iter().map(|named| self.folder.join(named)) {
+            match std::fs::read_dir(&named) {
+                // A profile is a folder.
+                Ok(entries) => {
+                    let start = files.len();
+                    files.extend(entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()));
+                    files[start..].sort();
+                }
+                Err(_) => files.extend(named.is_file().then_some(named)),
+            }
+        }
+        files
     }
 
     /// The scenario as run.
@@ -178,12 +192,8 @@ impl Loaded {
             file.policies = policies.to_vec();
         }
         self.embed_scripts(&mut file.router.parameters)?;
-        for variant in &mut file.variants {
-            let router = variant.get_mut("router").and_then(toml::Value::as_table_mut);
-            let parameters = router.and_then(|router| router.get_mut("parameters"));
-            if let Some(parameters) = parameters.and_then(toml::Value::as_table_mut) {
-                self.embed_scripts(parameters)?;
-            }
+        for parameters in file.variants.iter_mut().filter_map(parameters_of) {
+            self.embed_scripts(parameters)?;
         }
         if let Some(trace) = &mut file.workload.trace {
             *trace = relative(&self.folder.join(&*trace), folder);
@@ -204,6 +214,11 @@ impl Loaded {
         }
         toml::to_string(&file).map_err(|error| ScenarioError::of_file(&self.name, error.to_string()))
     }
+}
+
+/// The parameters that a variant has of its own.
+fn parameters_of(variant: &mut toml::Table) -> Option<&mut toml::Table> {
+    variant.get_mut("router")?.as_table_mut()?.get_mut("parameters")?.as_table_mut()
 }
 
 /// Parameters belong to the policy they were written for: a variant with another policy starts without.

@@ -44,6 +44,15 @@ pub struct Decodes {
     pub context_max: u32,
 }
 
+impl Decodes {
+    /// One more sequence, which attends to `context` tokens.
+    pub fn add(&mut self, context: u32) {
+        self.count += 1;
+        self.context_sum += u64::from(context);
+        self.context_max = self.context_max.max(context);
+    }
+}
+
 /// What one engine step computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batch<'a> {

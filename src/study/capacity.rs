@@ -151,7 +151,8 @@ const GROWING: f64 = 1.1;
 #[derive(Clone, Copy)]
 struct Size {
     replicas: u32,
-    saturates_by_replica: bool,
+    /// Requests a second at which those that serve saturate.
+    bears: Option<f64>,
     rate_factor: f64,
     usd_per_hour: Option<f64>,
 }
@@ -194,10 +195,10 @@ pub fn capacity(
     if let Quantity::Replicas { .. } = quantity {
         measured.replicas[0].count = 1;
     }
-    let first = search.draw(&measured)?.swap_remove(0);
-    search.saturation = saturation_requests_per_s(&measured, &first)?;
+    let requests = search.draw(scenario)?;
+    search.saturation = saturation_requests_per_s(&measured, &requests[0])?;
     let answer = match quantity {
-        Quantity::Replicas { fewest, most, down } => search.fewest_replicas(fewest, most, down)?,
+        Quantity::Replicas { fewest, most, down } => search.fewest_replicas(&requests, fewest, most, down)?,
         Quantity::Rate => search.highest_rate()?,
     };
     let mut walked = search.walked;
@@ -217,15 +218,22 @@ pub fn capacity(
 }
 
 impl Search<'_> {
-    fn fewest_replicas(&mut self, fewest: u32, most: u32, down: u32) -> Result<Option<Point>, StudyError> {
-        let requests = self.draw(self.scenario)?;
+    fn fewest_replicas(
+        &mut self,
+        requests: &Repetitions,
+        fewest: u32,
+        most: u32,
+        down: u32,
+    ) -> Result<Option<Point>, StudyError> {
         let at = |search: &mut Self, replicas: u32| -> Result<bool, StudyError> {
             let kind = &search.scenario.replicas[0];
             let usd_per_hour = kind.usd_per_hour().map(|usd| usd * f64::from(replicas));
-            let size = Size { replicas, saturates_by_replica: true, rate_factor: 1.0, usd_per_hour };
+            let serving = replicas.saturating_sub(down);
+            let bears = search.saturation.map(|saturation| saturation * f64::from(serving));
+            let size = Size { replicas, bears, rate_factor: 1.0, usd_per_hour };
             let mut sized = search.scenario.clone();
-            sized.replicas = vec![ReplicaKind { count: replicas.saturating_sub(down), ..kind.clone() }];
-            let point = search.point(&sized, size, &requests)?;
+            sized.replicas = vec![ReplicaKind { count: serving, ..kind.clone() }];
+            let point = search.point(&sized, size, requests)?;
             let holds = point.verdict == Verdict::Holds;
             search.walked.push(point);
             Ok(holds)
@@ -272,7 +280,7 @@ impl Search<'_> {
             let kinds = &scenario.replicas;
             let size = Size {
                 replicas: kinds.iter().map(|kind| kind.count).sum(),
-                saturates_by_replica: false,
+                bears: search.saturation,
                 rate_factor: factor,
                 usd_per_hour: kinds
                     .iter()
@@ -317,7 +325,7 @@ impl Search<'_> {
     }
 
     fn point(&self, sized: &Scenario, size: Size, requests: &Repetitions) -> Result<Point, StudyError> {
-        let Size { replicas, rate_factor, usd_per_hour, .. } = size;
+        let Size { replicas, bears, rate_factor, usd_per_hour } = size;
         let fails = |_: &Objective| Judged { share: 0.0, percentile_ms: None, verdict: Verdict::Fails };
         let mut point = Point {
             replicas,
@@ -335,8 +343,6 @@ impl Search<'_> {
         if serving == 0 {
             return Ok(point);
         }
-        // Saturation is of one replica where replicas are counted, and of the whole fleet where it stays.
-        let share_of_fleet = if size.saturates_by_replica { f64::from(serving) } else { 1.0 };
         let one = |(repetition, jobs): (usize, &Arc<[Job]>)| {
             let result = run(sized, jobs, repetition as u32, false, Keep::Nothing)?;
             (self.ran)();
@@ -367,7 +373,6 @@ impl Search<'_> {
         point.verdict =
             point.objectives.iter().map(|judged| judged.verdict).min().expect("there is an objective");
         let offered = mean(|summary| summary.offered_requests_per_s);
-        let bears = self.saturation.map(|saturation| saturation * share_of_fleet);
         point.offered_requests_per_s = offered;
         point.load = bears.map(|bears| offered / bears);
         point.overloaded =
@@ -410,7 +415,7 @@ pub fn usd_per_million_output_tokens(
 }
 
 /// The same scenario with requests that come `factor` times as fast, and as many more that the run is not shorter.
-fn with_rate(scenario: &Scenario, factor: f64) -> Result<Scenario, StudyError> {
+pub(super) fn with_rate(scenario: &Scenario, factor: f64) -> Result<Scenario, StudyError> {
     let mut scenario = scenario.clone();
     match &mut scenario.workload {
         Workload::Trace { starts, rate_scale, rounds, requests, .. } => {

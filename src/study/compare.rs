@@ -18,6 +18,7 @@ use super::statistics::{LEVEL, level_of_look};
 use super::steady::{Beginning, beginning};
 use super::uncertainty::Uncertainty;
 use crate::metrics::quantile::{EXACT_UP_TO, SKETCH_PARTS};
+use crate::metrics::windows;
 use crate::scenario::{LONGEST_S, Scenario, WarmupRule, Workload};
 use crate::time::Span;
 use crate::workload::Job;
@@ -117,33 +118,39 @@ pub fn compare(
     let first = &contenders[0].scenario;
     let mut ranking: Vec<Ranked> =
         contenders.iter().enumerate().map(|(given, contender)| Ranked::new(given, contender)).collect();
-    let mut notes = Vec::new();
+    let mut notes = traces.notes();
     let (saturation, ran_first) = rayon::join(
         || saturation_requests_per_s(first, &first_jobs),
         || run_all(contenders, &drawn, 0..repeat, check, keep, ran),
     );
     take_in(&mut ranking, ran_first?, &mut notes);
     let (mut look, mut level) = (1, LEVEL);
-    match repetitions {
-        Repetitions::Fixed => rank(&mut ranking, contenders, level),
-        Repetitions::UntilDecided { most } => loop {
+    let most = match repetitions {
+        Repetitions::Fixed => repeat,
+        Repetitions::UntilDecided { most } => most,
+    };
+    let decided = loop {
+        if repetitions != Repetitions::Fixed {
             level = level_of_look(look);
-            rank(&mut ranking, contenders, level);
-            if repeat >= most || is_decided(&ranking, level) {
-                break;
-            }
-            let more = repeat..(repeat + repeat.div_ceil(2)).min(most);
-            (repeat, look) = (more.end, look + 1);
-            draw(contenders, traces, more.clone(), &mut drawn)?;
-            take_in(&mut ranking, run_all(contenders, &drawn, more, check, keep, ran)?, &mut notes);
-        },
-    }
-    let mut all_notes = traces.notes();
-    all_notes.extend(notes.into_iter().filter(|note| !traces.notes().contains(note)));
+        }
+        rank(&mut ranking, contenders, level);
+        let decided = repeat > 1 && is_decided(&ranking, level);
+        if decided || repeat >= most {
+            break decided;
+        }
+        let more = repeat..(repeat + repeat.div_ceil(2)).min(most);
+        (repeat, look) = (more.end, look + 1);
+        draw(contenders, traces, more.clone(), &mut drawn)?;
+        take_in(&mut ranking, run_all(contenders, &drawn, more, check, keep, ran)?, &mut notes);
+    };
     if ranking.iter().flat_map(|ranked| &ranked.repetitions).any(|summary| summary.sketched) {
-        all_notes.push(format!(
+        notes.push(format!(
             "more than {EXACT_UP_TO} requests: quantiles are from a sketch and off by at most one part in {SKETCH_PARTS}."
         ));
+    }
+    for ranked in ranking.iter_mut().filter(|ranked| !ranked.outcomes.is_empty()) {
+        let scenario = &contenders[ranked.given].scenario;
+        ranked.windows = Some(windows(&ranked.outcomes, &ranked.counted, scenario.window, scenario.limits()));
     }
     let given_first = ranking.iter().find(|ranked| ranked.given == 0).map(|ranked| &ranked.repetitions[0]);
     let mut standing = stand(first, saturation?, &first_jobs, given_first.expect("there is a contender"));
@@ -166,11 +173,11 @@ pub fn compare(
         repeat,
         looks: look,
         level,
-        decided: repeat > 1 && is_decided(&ranking, level),
+        decided,
         standing,
         ranking,
         marks,
-        notes: all_notes,
+        notes,
         population: population(first, repeat),
         uncertainty: None,
         stability: None,
@@ -248,6 +255,26 @@ fn draw(
         }
     }
     Ok(())
+}
+
+/// A contender as it runs beside the others: its scenario with the warm-up that all share, and its requests in the first repetition.
+///
+/// # Errors
+/// If a trace cannot be read or there is nothing to run.
+pub fn first_repetition(
+    contenders: &[Contender],
+    traces: &mut Traces,
+    which: usize,
+) -> Result<(Scenario, Arc<[Job]>), StudyError> {
+    let mut drawn = Vec::new();
+    draw(contenders, traces, 0..1, &mut drawn)?;
+    let first = &contenders[0].scenario;
+    let mut contender = contenders[which].clone();
+    if let Some(beginning) = beginning_of(first, &jobs_of(&drawn, first, 0))? {
+        contender = contender.warmed(beginning.warmup);
+    }
+    let jobs = jobs_of(&drawn, &contender.scenario, 0);
+    Ok((contender.scenario, jobs))
 }
 
 /// Every request may be in the warm-up, or so far apart that the clock cannot hold them.

@@ -7,6 +7,7 @@
 //! - [`saturation`]: what the fleet can bear at most
 //! - [`mod@capacity`]: the least fleet, or the highest rate, at which objectives hold
 //! - [`mod@compare`]: several scenarios on the same requests
+//! - [`mod@load_curve`]: the same at other rates
 //! - [`ranking`]: contenders in order, and what is real of it
 //! - [`standing`]: where the fleet stands under the workload
 //! - [`statistics`]: intervals over repetitions
@@ -16,6 +17,7 @@
 
 pub mod capacity;
 pub mod compare;
+pub mod load_curve;
 pub mod ranking;
 pub mod regret;
 pub mod run;

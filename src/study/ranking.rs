@@ -9,13 +9,13 @@ use serde::Serialize;
 
 use super::compare::Contender;
 use super::statistics::{Interval, Paired, interval, paired, percentile_interval};
-use crate::metrics::{Distribution, Distributions, Quantiles, RunSummary};
+use crate::metrics::{Distribution, Distributions, Quantiles, RunSummary, Windows};
 use crate::request::Outcome;
 use crate::time::{Span, Time};
 
 /// Intervals of a latency over repetitions, milliseconds; none where nothing can be said: one repetition, too few requests beyond
 /// a percentile, or no width.
-#[derive(Clone, Copy, Debug, PartialEq, Default, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Default, Serialize, schemars::JsonSchema)]
 pub struct Intervals {
     /// Of the mean of a repetition.
     pub mean: Option<Interval>,
@@ -34,7 +34,7 @@ pub struct Intervals {
 }
 
 /// Those of all latencies.
-#[derive(Clone, Copy, Debug, PartialEq, Default, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Default, Serialize, schemars::JsonSchema)]
 pub struct LatencyIntervals {
     /// End to end; percentiles are of all offered requests, those without a whole answer counting as infinite.
     pub e2e: Intervals,
@@ -68,6 +68,8 @@ pub struct Ranked {
     pub repetitions: Vec<RunSummary>,
     /// What became of each request in the first repetition, the warm-up's too.
     pub outcomes: Vec<Outcome>,
+    /// The first repetition over time; none unless its outcomes were kept.
+    pub windows: Option<Windows>,
     /// Requests sent outside it are the warm-up and the cool-down.
     pub counted: Range<Time>,
     /// Whether each P99 objective was met in the mean over repetitions, by name.
@@ -92,6 +94,7 @@ impl Ranked {
             behind_group: None,
             repetitions: Vec::new(),
             outcomes: Vec::new(),
+            windows: None,
             counted: contender.scenario.counted(),
             objectives: Vec::new(),
             given,

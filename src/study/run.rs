@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::fleet::{Fleet, FleetConfig};
+use crate::fleet::{Delivery, Fleet, FleetConfig};
 use crate::metrics::{Collector, LaneStats, RunSummary};
 use crate::random::{Purpose, Seed};
+use crate::replica::Input;
 use crate::request::{Outcome, RequestId};
 use crate::router::characters::ByCharacters;
 use crate::router::{PolicyError, Router, policies};
@@ -51,8 +52,8 @@ pub enum StudyError {
 /// A trace as it was asked for: file, how it is read, and what of it is kept.
 type TraceKey = (PathBuf, ReadOptions, Shape);
 
-/// Traces that have been read, so that each is read once.
-#[derive(Debug, Default)]
+/// Traces that have been read, so that each is read once. Clones share them.
+#[derive(Clone, Debug, Default)]
 pub struct Traces {
     read: Vec<(TraceKey, Arc<Trace>, Shaped)>,
 }
@@ -178,6 +179,8 @@ pub struct RunResult {
     pub summary: RunSummary,
     /// What became of each request, in order of sending; empty unless they were kept.
     pub outcomes: Vec<Outcome>,
+    /// What each replica was given, in the order of decisions; empty unless that was kept.
+    pub deliveries: Vec<Vec<Delivery>>,
     /// What reading its trace passed over, where that was done while it ran.
     pub notes: Vec<String>,
 }
@@ -187,6 +190,8 @@ pub struct RunResult {
 pub enum Keep {
     /// Every outcome: some 300 bytes a request.
     Outcomes,
+    /// Every outcome, and what each replica was given.
+    Deliveries,
     /// Nothing: memory does not grow with the number of requests.
     Nothing,
 }
@@ -205,13 +210,18 @@ pub fn run(
     if matches!(scenario.workload, Workload::Trace { streamed: true, .. }) {
         return run_streamed(scenario, repetition, check, keep);
     }
-    let keep_for_check = if check { Keep::Outcomes } else { keep };
+    let keep_for_check = if check && keep == Keep::Nothing { Keep::Outcomes } else { keep };
     let mut result = if Sessions::are_in(jobs) {
         let mut sessions = Sessions::new(jobs.clone());
         let mut result = simulate(scenario, &mut sessions, repetition, check, keep_for_check)?;
         // Requests are numbered as they were sent; from here on by their place among the jobs.
         for outcome in &mut result.outcomes {
             outcome.attempt.request = RequestId(sessions.job_of(outcome.attempt.request));
+        }
+        for delivery in result.deliveries.iter_mut().flatten() {
+            if let Input::Add(request) = &mut delivery.input {
+                request.id = RequestId(sessions.job_of(request.id));
+            }
         }
         result.outcomes.sort_by_key(|outcome| outcome.attempt);
         result
@@ -292,16 +302,18 @@ pub fn simulate_with(
         seed,
         check,
     };
-    let kinds: Vec<_> =
-        scenario.replicas.iter().flat_map(|kind| (0..kind.count).map(move |_| kind)).collect();
+    let kinds: Vec<_> = scenario.each_replica().collect();
     let replicas = kinds.iter().map(|kind| (kind.facts.clone(), LaneStats::default())).collect();
     let mut collector = Collector::new(scenario.counted(), scenario.goodput, &scenario.classes)
         .keeping_distributions(scenario.repeat > 1);
     let mut outcomes = Vec::new();
-    let fleet = Fleet::new(config, replicas, routers);
+    let mut fleet = Fleet::new(config, replicas, routers);
+    if keep == Keep::Deliveries {
+        fleet = fleet.keeping_deliveries();
+    }
     let ended = fleet.run(source, &mut |outcome| {
         collector.add(&outcome);
-        if keep == Keep::Outcomes {
+        if keep != Keep::Nothing {
             outcomes.push(outcome);
         }
     });
@@ -316,7 +328,7 @@ pub fn simulate_with(
         .collect();
     let summary = collector.summarise(&lanes, ended.at);
     outcomes.sort_by_cached_key(|outcome| outcome.attempt);
-    Ok(RunResult { summary, outcomes, notes: Vec::new() })
+    Ok(RunResult { summary, outcomes, deliveries: ended.deliveries, notes: Vec::new() })
 }
 
 /// Law 1: every request that was sent has exactly one outcome, and the kinds of outcomes add up.

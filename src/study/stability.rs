@@ -11,7 +11,7 @@ use super::run::{Keep, StudyError, Traces};
 use crate::step_time::scaled::Scaled;
 
 /// The ranking under one error.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Shifted {
     /// How much longer steps are, percent.
     pub steps_longer_percent: i32,
@@ -26,7 +26,7 @@ pub struct Shifted {
 }
 
 /// The ranking under all errors asked for.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Stability {
     /// The winner of the comparison itself.
     pub winner: String,

@@ -7,7 +7,7 @@ use crate::scenario::Scenario;
 use crate::workload::Job;
 
 /// Where the fleet stands under this workload.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Standing {
     /// Replicas.
     pub replicas: u32,

@@ -21,7 +21,7 @@ use crate::metrics::Distribution;
 pub const LEVEL: f64 = 0.95;
 
 /// An estimate and its interval.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Interval {
     /// What is estimated.
     pub estimate: f64,
@@ -157,7 +157,7 @@ pub fn at_least(values: &[f64], least: f64, confidence: f64) -> Option<bool> {
 }
 
 /// What repetitions say of a difference between two that had the same requests.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Paired {
     /// The difference and its interval.
     pub difference: Interval,

@@ -16,7 +16,7 @@ use crate::scenario::Scenario;
 use crate::step_time::roofline::Roofline;
 
 /// Ends of the interval that 95 % of the draws lie in; with fewer than forty draws all of them.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Spread {
     /// Lower end, milliseconds.
     pub low_ms: f64,
@@ -25,7 +25,7 @@ pub struct Spread {
 }
 
 /// A latency's mean and percentiles.
-#[derive(Clone, Copy, Debug, PartialEq, Default, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Default, Serialize, schemars::JsonSchema)]
 pub struct Spreads {
     /// Mean.
     pub mean: Option<Spread>,
@@ -40,7 +40,7 @@ pub struct Spreads {
 }
 
 /// One contender under all draws.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Drawn {
     /// As the table shows it.
     pub name: String,
@@ -55,7 +55,7 @@ pub struct Drawn {
 }
 
 /// All contenders under all draws.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Uncertainty {
     /// Models drawn.
     pub draws: u32,

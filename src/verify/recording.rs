@@ -273,7 +273,7 @@ impl Recorder for Writer {
         self.line = Some(line);
     }
 
-    fn processed(&mut self, index: u64, events: &[EngineEvent], scheduler: &Scheduler) {
+    fn processed(&mut self, index: u64, _at: Time, events: &[EngineEvent], scheduler: &Scheduler) {
         let Some(line) = &mut self.line else { return };
         if self.asynchronous {
             push_to_list(line, "upd", json!(index));

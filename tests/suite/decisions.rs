@@ -50,21 +50,18 @@ fn capacity_is_the_least_that_holds() {
     assert!(surer >= least);
 }
 
+/// The search for the highest rate that holds this objective.
+fn rate_search(slo: &str) -> serde_json::Value {
+    let folder = folder_with(SCENARIO);
+    let fixed =
+        ["capacity", "scenario.toml", "--rate", "--set", "workload.requests=300", "--json", "--slo", slo];
+    let mut whole: serde_json::Value = serde_json::from_str(&run(folder.path(), &fixed)).unwrap();
+    whole["searches"][0].take()
+}
+
 #[test]
 fn a_rate_is_found_to_a_percent() {
-    let folder = folder_with(SCENARIO);
-    let arguments = [
-        "capacity",
-        "scenario.toml",
-        "--rate",
-        "--slo",
-        "e2e.p90=700",
-        "--set",
-        "workload.requests=300",
-        "--json",
-    ];
-    let whole: serde_json::Value = serde_json::from_str(&run(folder.path(), &arguments)).unwrap();
-    let search = &whole["searches"][0];
+    let search = rate_search("e2e.p90=700");
     let best = search["answer"]["rate_factor"].as_f64().unwrap();
     let next =
         search["walked"].as_array().unwrap().iter().map(|point| point["rate_factor"].as_f64().unwrap());
@@ -180,19 +177,7 @@ fn a_sweep_says_what_is_wrong_before_it_runs() {
 /// However short a run: what the fleet cannot bear, it does not hold. A rate that would be higher makes the run no shorter.
 #[test]
 fn an_overloaded_fleet_holds_nothing() {
-    let folder = folder_with(SCENARIO);
-    let arguments = [
-        "capacity",
-        "scenario.toml",
-        "--rate",
-        "--slo",
-        "e2e.p50=100000",
-        "--set",
-        "workload.requests=300",
-        "--json",
-    ];
-    let whole: serde_json::Value = serde_json::from_str(&run(folder.path(), &arguments)).unwrap();
-    let search = &whole["searches"][0];
+    let search = rate_search("e2e.p50=100000");
     assert!(search["answer"]["load"].as_f64().unwrap() < 1.1, "{search}");
     let overloaded = |point: &&serde_json::Value| point["overloaded"] == true;
     let walked = search["walked"].as_array().unwrap();

@@ -7,6 +7,7 @@ mod calibration;
 mod cli;
 mod coverage;
 mod decisions;
+mod explanations;
 mod fleets;
 mod golden;
 mod incidents;

@@ -10,7 +10,7 @@ const FLOORS: &[&[&str]] = &[
     &["replica"],
     &["router", "metrics"],
     &["agenda", "fleet"],
-    &["scenario", "study", "verify", "calibration"],
+    &["scenario", "study", "verify", "calibration", "explain"],
     &["report"],
     &["cli"],
 ];
@@ -26,6 +26,8 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("study", "scenario"),
     ("verify", "scenario"),
     ("verify", "study"),
+    ("explain", "scenario"),
+    ("explain", "study"),
     ("calibration", "verify"),
     ("calibration", "scenario"),
 ];

@@ -22,6 +22,15 @@ pub struct MeasuredLine {
     pub ringed: Vec<(f64, f64)>,
 }
 
+/// How the quantity that was varied is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Along {
+    /// By its range: logarithmic where that is wide.
+    Sizes,
+    /// Evenly, as time passes.
+    Time,
+}
+
 const LEFT_PX: f64 = 92.0;
 const RIGHT_PX: f64 = WIDTH_PX - 72.0;
 const TOP_PX: f64 = 92.0;
@@ -35,6 +44,7 @@ const LOGARITHMIC_ABOVE: f64 = 12.0;
 pub fn measured_lines(
     name: &str,
     title: &str,
+    along: Along,
     (x_label, y_label): (&str, &str),
     lines: &[MeasuredLine],
     limit: Option<(f64, &str)>,
@@ -54,7 +64,15 @@ pub fn measured_lines(
     sheet.add(Mark::text_around(x_label, (LEFT_PX + RIGHT_PX) / 2.0, bottom_px + 50.0, em_px, INK));
 
     let finite = || lines.iter().flat_map(|line| &line.points).filter(|(_, y)| y.is_finite());
-    let x_axis = axis(finite().map(|(x, _)| *x), LEFT_PX, RIGHT_PX);
+    let x_values = finite().map(|(x, _)| *x);
+    let x_axis = match along {
+        Along::Sizes => axis(x_values, LEFT_PX, RIGHT_PX),
+        Along::Time => {
+            let high = x_values.clone().fold(f64::MIN_POSITIVE, f64::max);
+            let low = x_values.fold(high, f64::min);
+            Axis::linear(low, high.max(low + 1.0), LEFT_PX, RIGHT_PX)
+        }
+    };
     let y_axis = axis(finite().map(|(_, y)| *y).chain(limit.map(|(y, _)| y)), bottom_px, TOP_PX);
     for tick in x_axis.minor_ticks() {
         let x = x_axis.at(tick);
@@ -82,7 +100,11 @@ pub fn measured_lines(
     for (index, line) in lines.iter().enumerate() {
         let path: Vec<Point> = line.points.iter().filter(|(_, y)| y.is_finite()).map(place).collect();
         LineStyle::nth(index, 2.4).draw(&mut sheet, &path);
-        path.iter().for_each(|&at| draw_marker(&mut sheet, index, at));
+        if along == Along::Sizes {
+            path.iter().for_each(|&at| draw_marker(&mut sheet, index, at));
+        } else if let Some(&last) = path.last() {
+            draw_marker(&mut sheet, index, last);
+        }
         for (x, y) in line.ringed.iter().map(place) {
             ring(&mut sheet, (x, y));
         }
@@ -130,9 +152,11 @@ mod tests {
             points,
         };
         let lines = [line("a", vec![(1.0, 90.0), (2.0, f64::INFINITY), (512.0, 2.0)]), line("b", vec![])];
-        let plot = measured_lines("x", "title", ("replicas", "P99"), &lines, Some((1.0, "limit"))).unwrap();
+        let plot =
+            measured_lines("x", "title", Along::Sizes, ("replicas", "P99"), &lines, Some((1.0, "limit")))
+                .unwrap();
         assert!(plot.svg.contains("limit") && !plot.svg.contains("inf") && !plot.svg.contains("NaN"));
-        let empty = measured_lines("x", "title", ("replicas", "P99"), &[], None).unwrap();
+        let empty = measured_lines("x", "title", Along::Sizes, ("replicas", "P99"), &[], None).unwrap();
         assert!(empty.svg.contains("nothing finite was measured"));
     }
 }

@@ -18,7 +18,7 @@ mod tail_bars;
 mod trace;
 
 pub use cdf::{Curve, latency_cdf};
-pub use measured_line::{MeasuredLine, measured_lines};
+pub use measured_line::{Along, MeasuredLine, measured_lines};
 pub use replicas::{ReplicaLine, replicas_over_time};
 pub use tail_bars::{TailBar, tail_bars};
 pub use trace::{TraceFigures, trace_overview};

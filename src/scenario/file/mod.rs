@@ -40,6 +40,10 @@ pub struct ScenarioFile {
     /// Requests sent in the last seconds before `end` are left out of the statistics: they had no time to end.
     #[serde(default)]
     pub cooldown_s: f64,
+    /// Length of the windows in which a run is shown over time, seconds; so that no more than sixty fit with some 150 requests
+    /// each, unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_s: Option<f64>,
     /// "drain": when the last request has ended; or seconds after the start.
     #[serde(default)]
     pub end: EndFile,

@@ -46,6 +46,8 @@ pub struct Scenario {
     pub warmup_rule: Option<WarmupRule>,
     /// Requests sent so shortly before the end of the run are left out too.
     pub cooldown: Span,
+    /// Length of windows over time, if it is given.
+    pub window: Option<Span>,
     /// When a run ends.
     pub end: End,
     /// Where requests come from.
@@ -69,6 +71,16 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// What every request should meet: the limits of the P99 objectives, or of a good request where there are none.
+    pub fn limits(&self) -> Option<Objectives> {
+        [self.p99, self.goodput].into_iter().find(|limits| *limits != Objectives::default())
+    }
+
+    /// Every replica's kind, in the order of their numbers.
+    pub fn each_replica(&self) -> impl Iterator<Item = &ReplicaKind> {
+        self.replicas.iter().flat_map(|kind| std::iter::repeat_n(kind, kind.count as usize))
+    }
+
     /// When requests that are in the statistics are sent.
     pub fn counted(&self) -> Range<Time> {
         let end = match self.end {
@@ -116,7 +128,7 @@ pub enum WarmupRule {
     Mser5,
 }
 
-pub(super) use router::embed_scripts;
+pub(super) use router::{embed_scripts, script_files};
 
 /// What differs between repetitions of a trace.
 pub use crate::workload::replay::Resample;
@@ -237,6 +249,8 @@ pub(in crate::scenario) fn resolve(file: &ScenarioFile, folder: &Path) -> Result
         WarmupFile::Rule(WarmupRuleFile::Mser5) => (0.0, Some(WarmupRule::Mser5)),
     };
     let cooldown_s = within_clock("cooldown_s", not_negative("cooldown_s", file.cooldown_s)?)?;
+    let window =
+        file.window_s.map(|seconds| within_clock("window_s", positive("window_s", seconds)?)).transpose()?;
     let end = match file.end {
         EndFile::Word(EndWord::Drain) if cooldown_s > 0.0 => {
             return Err(fault("cooldown_s", "belongs to a run that ends at a time, and this one drains")
@@ -300,6 +314,7 @@ pub(in crate::scenario) fn resolve(file: &ScenarioFile, folder: &Path) -> Result
         warmup: Span::from_s_f64(warmup_s),
         cooldown: Span::from_s_f64(cooldown_s),
         warmup_rule,
+        window: window.map(Span::from_s_f64),
         end,
         workload,
         predictor,

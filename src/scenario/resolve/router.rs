@@ -1,7 +1,7 @@
 //! The router: a policy by name, its parameters, and how old what it sees is.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Fault, RouterPlan, at_least_one, fault, positive, span_ms};
 use crate::random::Seed;
@@ -10,33 +10,47 @@ use crate::scenario::error::nearest_or_all;
 use crate::scenario::file::{RouterFile, ScenarioFile};
 use crate::time::Span;
 
-/// Puts the text of scripts in the place of the names of their files, so that a scenario can be moved.
-pub(in crate::scenario) fn embed_scripts(parameters: &mut toml::Table, folder: &Path) -> Result<(), Fault> {
-    inline_scripts(parameters, folder)?;
-    if parameters.contains_key("source") {
-        parameters.remove("file");
-    }
+/// The tables that may name a script (a policy's own, and those of its scorers), each with its path.
+fn script_tables(
+    parameters: &mut toml::Table,
+    mut visit: impl FnMut(&str, &mut toml::Table) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    visit("router.parameters", parameters)?;
     if let Some(toml::Value::Array(scorers)) = parameters.get_mut("scorers") {
-        for scorer in scorers.iter_mut().filter_map(toml::Value::as_table_mut) {
-            if scorer.contains_key("source") {
-                scorer.remove("file");
+        for (index, scorer) in scorers.iter_mut().enumerate() {
+            if let toml::Value::Table(scorer) = scorer {
+                visit(&format!("router.parameters.scorers.{index}"), scorer)?;
             }
         }
     }
     Ok(())
 }
 
+/// Puts the text of scripts in the place of the names of their files, so that a scenario can be moved.
+pub(in crate::scenario) fn embed_scripts(parameters: &mut toml::Table, folder: &Path) -> Result<(), Fault> {
+    inline_scripts(parameters, folder)?;
+    script_tables(parameters, |_, table| {
+        if table.contains_key("source") {
+            table.remove("file");
+        }
+        Ok(())
+    })
+}
+
+/// Files of scripts that these parameters name.
+pub(in crate::scenario) fn script_files(parameters: &mut toml::Table) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let named = script_tables(parameters, |_, table| {
+        files.extend(table.get("file").and_then(toml::Value::as_str).map(PathBuf::from));
+        Ok(())
+    });
+    debug_assert!(named.is_ok(), "naming a file is no fault");
+    files
+}
+
 /// Puts the text of scripts beside the names of their files, so that a plan holds all it needs.
 fn inline_scripts(parameters: &mut toml::Table, folder: &Path) -> Result<(), Fault> {
-    inline_script("router.parameters.file", parameters, folder)?;
-    if let Some(toml::Value::Array(scorers)) = parameters.get_mut("scorers") {
-        for (index, scorer) in scorers.iter_mut().enumerate() {
-            if let toml::Value::Table(scorer) = scorer {
-                inline_script(&format!("router.parameters.scorers.{index}.file"), scorer, folder)?;
-            }
-        }
-    }
-    Ok(())
+    script_tables(parameters, |path, table| inline_script(&format!("{path}.file"), table, folder))
 }
 
 /// Bytes of a script: more is no script.

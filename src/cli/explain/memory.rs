@@ -1,22 +1,16 @@
-//! `tailcast explain`: where a figure comes from.
+//! `tailcast explain memory`: where the memory of replicas goes.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{CliError, print};
+use crate::cli::{CliError, print};
 use crate::hardware::KvCapacity;
 use crate::report::table::Table;
 use crate::scenario::{Loaded, ReplicaKind};
 
-/// Say where a figure comes from
-#[derive(Debug, clap::Subcommand)]
-pub(super) enum Explain {
-    Memory(MemoryArguments),
-}
-
 /// Where the memory of each kind of replica goes, and how many KV blocks are left
 #[derive(Debug, clap::Args)]
-pub(super) struct MemoryArguments {
+pub(super) struct Arguments {
     /// The scenario
     scenario: PathBuf,
     /// Change a key, such as --set replicas.gpu_memory_utilization=0.9
@@ -24,13 +18,7 @@ pub(super) struct MemoryArguments {
     set: Vec<String>,
 }
 
-pub(super) fn run(explain: &Explain) -> Result<ExitCode, CliError> {
-    match explain {
-        Explain::Memory(arguments) => memory(arguments),
-    }
-}
-
-fn memory(arguments: &MemoryArguments) -> Result<ExitCode, CliError> {
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     let scenario = Loaded::read(&arguments.scenario, &arguments.set)
         .and_then(|loaded| loaded.resolve())
         .map_err(CliError::input)?;

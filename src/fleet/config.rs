@@ -1,0 +1,46 @@
+//! What a fleet is told of itself, but for its replicas and policies.
+
+use crate::random::Seed;
+use crate::router::{Freshness, Impairments};
+use crate::time::{Span, Time};
+
+/// Ways between client, gateway and replica, each in one direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Network {
+    /// Client to gateway, and back.
+    pub client_to_router: Span,
+    /// Gateway to replica, and back.
+    pub router_to_replica: Span,
+    /// The replica's front end, before the engine: HTTP and tokenising.
+    pub frontend: Span,
+    /// The replica's front end for each token after the first, on the way back to the client.
+    pub per_token: Span,
+}
+
+/// When a run ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// When the last request has ended.
+    Drain,
+    /// At this moment; what is still under way is counted as unfinished.
+    At(Time),
+}
+
+/// Everything about a fleet but its replicas and policies.
+#[derive(Clone, Copy, Debug)]
+pub struct FleetConfig {
+    /// How old the gauges are that gateways read.
+    pub freshness: Freshness,
+    /// What gateways see late, or not at all.
+    pub impairments: Impairments,
+    /// Between a decision and its effect. None: the counters rise with the decision.
+    pub decision_gap: Span,
+    /// Delays.
+    pub network: Network,
+    /// When it ends.
+    pub end: End,
+    /// For poll phases.
+    pub seed: Seed,
+    /// Watches laws 2, 3 and 5 while it runs; slow.
+    pub check: bool,
+}

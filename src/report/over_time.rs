@@ -1,0 +1,99 @@
+//! The first repetition over time: `windows.csv`, and the times of missed objectives in words.
+
+use super::table::number;
+use crate::metrics::windows::Episode;
+use crate::study::compare::Comparison;
+
+/// A row a contender and window. A percentile that falls among requests without an answer is `inf`; empty is "too few to tell".
+///
+/// # Errors
+/// If the bytes cannot be put together, which memory alone could cause.
+pub fn csv(comparison: &Comparison) -> Result<Vec<u8>, csv::Error> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record([
+        "name",
+        "from_s",
+        "to_s",
+        "offered",
+        "without_answer",
+        "offered_requests_per_s",
+        "e2e_p50_ms",
+        "e2e_p90_ms",
+        "e2e_p99_ms",
+        "ttft_p50_ms",
+        "ttft_p90_ms",
+        "ttft_p99_ms",
+        "missed_share",
+        "burn_rate",
+    ])?;
+    let told = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.6}"));
+    for ranked in &comparison.ranking {
+        for window in ranked.windows.iter().flat_map(|windows| &windows.windows) {
+            writer.write_record([
+                ranked.name.clone(),
+                format!("{:.3}", window.from_s),
+                format!("{:.3}", window.to_s),
+                window.offered.to_string(),
+                window.without_answer.to_string(),
+                format!("{:.6}", window.offered_requests_per_s),
+                told(window.e2e_p50_ms),
+                told(window.e2e_p90_ms),
+                told(window.e2e_p99_ms),
+                told(window.ttft_p50_ms),
+                told(window.ttft_p90_ms),
+                told(window.ttft_p99_ms),
+                told(window.missed_share),
+                told(window.burn_rate),
+            ])?;
+        }
+    }
+    writer.into_inner().map_err(|error| error.into_error().into())
+}
+
+/// When objectives were missed, a line a contender; nothing where there are none or nobody missed them.
+pub(super) fn text(comparison: &Comparison) -> String {
+    let lines: Vec<String> = comparison
+        .ranking
+        .iter()
+        .filter_map(|ranked| Some((&ranked.name, ranked.windows.as_ref()?)))
+        .filter(|(_, windows)| !windows.episodes.is_empty())
+        .map(|(name, windows)| line(name, windows.length_s, &windows.episodes))
+        .collect();
+    if lines.is_empty() {
+        return String::new();
+    }
+    let head = "Over time, in the first repetition (windows.csv): when more than one request in a hundred missed a limit\n";
+    ["\n".into(), head.into(), lines.concat()].concat()
+}
+
+fn line(name: &str, length_s: f64, episodes: &[Episode]) -> String {
+    let all_s: f64 = episodes.iter().map(|episode| episode.to_s - episode.from_s).sum();
+    let worst = episodes
+        .iter()
+        .max_by(|a, b| (a.missed, b.from_s).partial_cmp(&(b.missed, a.from_s)).expect("numbers"));
+    let mut line = format!(
+        "- {name}: {} s in {} of windows of {} s",
+        number(all_s),
+        if episodes.len() == 1 { "one stretch".into() } else { format!("{} stretches", episodes.len()) },
+        number(length_s)
+    );
+    if let Some(worst) = worst {
+        line.push_str(&format!(
+            "; the worst from {} to {} s, {} requests missed, {} times the allowed share at most",
+            number(worst.from_s),
+            number(worst.to_s),
+            worst.missed,
+            number(worst.worst_burn_rate)
+        ));
+        line.push_str(&match (worst.recovery_s, worst.recovered) {
+            (_, false) => ", not over when the last request was sent".into(),
+            (Some(recovery_s), _) => format!(
+                "; a spike of {} times the mean rate, and {} s to recover from it",
+                number(worst.peak_over_mean),
+                number(recovery_s)
+            ),
+            (None, _) => String::new(),
+        });
+    }
+    line + "\n"
+}
