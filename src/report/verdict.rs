@@ -107,7 +107,7 @@ fn without_interval(ranked: &Ranked, first: &Ranked) -> String {
     }
 }
 
-pub(super) fn in_words(paired: &Paired, repeat: u32) -> String {
+fn in_words(paired: &Paired, repeat: u32) -> String {
     match paired {
         Paired { difference, .. } if difference.low > 0.0 => "worse".into(),
         Paired { difference, .. } if difference.high < 0.0 => "better".into(),

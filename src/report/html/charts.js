@@ -5,7 +5,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const tip = document.getElementById("tip");
   const hidden = new Set();
-  const heat = { name: 0, of: "waiting" };
+  const heat = { name: 0, of: "running" };
 
   const WIDTH = 560, HEIGHT = 320;
   const FRAME = { left: 62, right: 14, top: 12, bottom: 44 };
@@ -26,7 +26,7 @@
     if (size >= 100) return Math.round(value).toLocaleString("en");
     return String(Number(value.toPrecision(3)));
   };
-  const time = (ms) => (ms >= 10000 ? `${plain(ms / 1000)} s` : `${plain(ms)} ms`);
+  const time = (ms) => (ms >= 1000 ? `${plain(ms / 1000)} s` : `${plain(ms)} ms`);
 
   // A scale from values to pixels, with its ticks. "tail" stretches shares towards one: each unit is ten times fewer beyond.
   function scale(kind, low, high, from, to) {
@@ -37,7 +37,7 @@
     if (kind === "tail") ticks = [0, 0.5, 0.9, 0.99, 0.999, 0.9999].filter((v) => v >= low && v <= high);
     else if (kind === "log") {
       for (let power = Math.floor(a); power <= Math.ceil(b); power++) {
-        for (const digit of b - a > 2.5 ? [1] : b - a > 1 ? [1, 3] : [1, 2, 5]) {
+        for (const digit of b - a > 2.5 ? [1] : b - a > 1 ? [1, 3] : b - a > 0.6 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9]) {
           const value = digit * 10 ** power;
           if (value >= low && value <= high) ticks.push(value);
         }
@@ -90,7 +90,8 @@
     const svg = node("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": options.label });
     for (const tick of x.ticks) {
       svg.append(node("line", { class: "grid", x1: x.at(tick), x2: x.at(tick), y1: FRAME.top, y2: HEIGHT - FRAME.bottom }));
-      svg.append(node("text", { x: x.at(tick), y: HEIGHT - FRAME.bottom + 16, "text-anchor": "middle" }, options.x.tell(tick)));
+      const anchor = x.at(tick) > WIDTH - 40 ? "end" : "middle";
+      svg.append(node("text", { x: x.at(tick), y: HEIGHT - FRAME.bottom + 16, "text-anchor": anchor }, options.x.tell(tick)));
     }
     for (const tick of y.ticks) {
       svg.append(node("line", { class: "grid", x1: FRAME.left, x2: WIDTH - FRAME.right, y1: y.at(tick), y2: y.at(tick) }));
@@ -234,9 +235,9 @@
     put(figure, svg);
   }
   const partColor = (part) =>
-    ["var(--soft)", "var(--c4)", "var(--line)", "var(--c6)", "var(--c1)", "var(--c2)", "var(--c3)", "var(--c0)", "var(--c5)", "#a03030"][part];
+    ["var(--soft)", "var(--c4)", "var(--line)", "var(--c5)", "var(--c1)", "var(--c2)", "var(--c3)", "var(--c0)", "var(--c6)", "#a03030"][part];
 
-  const HEATS = [["waiting", "waiting"], ["running", "running"], ["kv", "KV cache %"]];
+  const HEATS = [["running", "running"], ["waiting", "waiting"], ["kv", "KV cache %"]];
   function heatMap(figure) {
     const map = data.replicas[heat.name];
     const [key, label] = HEATS.find(([known]) => known === heat.of);

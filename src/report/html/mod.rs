@@ -112,11 +112,12 @@ fn verdict_html(comparison: &Comparison) -> String {
     let headline = match others.is_empty() {
         true => format!("{}: E2E P99 {}{within}", first.name, latency(first.e2e_p99_ms)),
         false => {
-            let equals: Vec<&str> = others
-                .iter()
-                .filter(|other| other.group == first.group)
-                .map(|other| other.name.as_str())
-                .collect();
+            let is_behind = |other: &Ranked| match &other.behind_first {
+                Some(by) => by.difference.low > 0.0,
+                None => other.e2e_p99_ms.is_none() && first.e2e_p99_ms.is_some(),
+            };
+            let equals: Vec<&str> =
+                others.iter().filter(|other| !is_behind(other)).map(|other| other.name.as_str()).collect();
             match (comparison.repeat, equals.is_empty()) {
                 (1, _) => format!(
                     "{} has the lowest E2E P99, {}; one repetition cannot tell this from chance",
@@ -137,24 +138,19 @@ fn verdict_html(comparison: &Comparison) -> String {
             }
         }
     };
-    let behind = others.iter().filter_map(|other| {
-        let by = other.behind_first.as_ref()?;
-        Some(format!(
-            "{}: {} ms above it ({} to {}); {}",
-            other.name,
-            number(by.difference.estimate),
-            number(by.difference.low),
-            number(by.difference.high),
-            verdict::in_words(by, comparison.repeat)
-        ))
+    let objectives = first.objectives.iter().enumerate().map(|(place, (objective, _))| {
+        let names = |wanted: bool| -> Vec<&str> {
+            let is_so =
+                |ranked: &&Ranked| ranked.objectives.get(place).is_some_and(|(_, met)| *met == wanted);
+            comparison.ranking.iter().filter(is_so).map(|ranked| ranked.name.as_str()).collect()
+        };
+        let told = |what: &str, names: Vec<&str>| match names.is_empty() {
+            true => format!("{what} nobody"),
+            false => format!("{what} {}", names.join(", ")),
+        };
+        format!("{objective}: {}; {}", told("met by", names(true)), told("missed by", names(false)))
     });
-    let objectives = comparison.ranking.iter().flat_map(|ranked| {
-        ranked.objectives.iter().map(|(objective, met)| {
-            let verb = if *met { "meets" } else { "misses" };
-            format!("{} {verb} {objective} in the mean of repetitions", ranked.name)
-        })
-    });
-    format!("<p class=\"headline\">{}</p>\n{}", escaped(&headline), list(behind.chain(objectives)))
+    format!("<p class=\"headline\">{}</p>\n{}", escaped(&headline), list(objectives))
 }
 
 fn standing_html(comparison: &Comparison) -> String {
