@@ -8,6 +8,7 @@ use crate::report::capacity;
 use crate::scenario::{ReplicaKind, Scenario};
 use crate::study::capacity::{Capacity, Latency, Objective, Quantity, capacity as search, objectives_of};
 use crate::study::compare::{Contender, population};
+use crate::study::mix::cheapest_mix;
 use crate::study::{StudyError, Traces};
 
 /// The least number of replicas, or the highest rate, at which objectives hold
@@ -80,10 +81,27 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
             Quantity::Rate => vec![contender.scenario.clone()],
             Quantity::Replicas { .. } => each_kind_alone(contender),
         };
-        for alone in contenders.iter().flat_map(whole) {
-            all.push(search(&alone, &mut traces, quantity, &objectives, arguments.confidence, &|| {
-                bar.inc(1)
-            })?);
+        let ran = || bar.inc(1);
+        for contender in &contenders {
+            let mut own = Vec::new();
+            for alone in whole(contender) {
+                own.push(search(&alone, &mut traces, quantity, &objectives, arguments.confidence, &ran)?);
+            }
+            if let Quantity::Replicas { down, .. } = quantity {
+                for (pair, alone) in pairs(contender, &own) {
+                    let mix = cheapest_mix(
+                        &pair,
+                        &mut traces,
+                        alone,
+                        down,
+                        &objectives,
+                        arguments.confidence,
+                        &ran,
+                    )?;
+                    own.extend(mix);
+                }
+            }
+            all.extend(own);
         }
         Ok::<Vec<Capacity>, StudyError>(all)
     })?;
@@ -128,6 +146,23 @@ fn each_kind_alone(contender: &Contender) -> Vec<Scenario> {
         scenario
     };
     contender.scenario.replicas.iter().map(alone).collect()
+}
+
+/// Each two kinds that hold alone, with how many replicas that takes.
+fn pairs(contender: &Contender, alone: &[Capacity]) -> Vec<(Scenario, [u32; 2])> {
+    let kinds = &contender.scenario.replicas;
+    let least = |kind: usize| alone[kind].answer.as_ref().map(|point| point.replicas);
+    let mut pairs = Vec::new();
+    for first in 0..kinds.len() {
+        for second in first + 1..kinds.len() {
+            if let (Some(of_first), Some(of_second)) = (least(first), least(second)) {
+                let mut scenario = contender.scenario.clone();
+                scenario.replicas = vec![kinds[first].clone(), kinds[second].clone()];
+                pairs.push((scenario, [of_first, of_second]));
+            }
+        }
+    }
+    pairs
 }
 
 fn replicas(arguments: &Arguments) -> Result<Quantity, CliError> {

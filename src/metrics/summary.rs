@@ -132,6 +132,7 @@ pub struct RunSummary {
     pub steps: u64,
     /// By class of requests; empty if all are alike.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
     pub classes: Vec<ClassSummary>,
     /// By replica.
     pub replicas: Vec<ReplicaSummary>,

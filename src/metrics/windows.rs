@@ -79,7 +79,7 @@ pub struct Episode {
 pub struct Windows {
     /// Length of a window, seconds.
     pub length_s: f64,
-    /// Windows in order; the last may reach beyond the last request.
+    /// Windows in order; the last ends with the last request, and is half as long to half as much longer.
     pub windows: Vec<Window>,
     /// When objectives were missed; empty without limits.
     pub episodes: Vec<Episode>,
@@ -104,16 +104,20 @@ pub fn windows(
     let whole = last - counted.start;
     let shortest = Span::from_ps(whole.as_ps() / MOST_WINDOWS + 1);
     let length = length.unwrap_or_else(|| nice(whole, sent.len())).max(shortest);
-    let count = (whole.as_ps() / length.as_ps() + 1) as usize;
+    let count = ((whole.as_ps() + length.as_ps() / 2) / length.as_ps()).max(1);
     let mut rest = &sent[..];
-    let mut windows = Vec::with_capacity(count);
-    for index in 0..count as u64 {
-        let (from, to) = (counted.start + length * index, counted.start + length * (index + 1));
-        let own = rest.partition_point(|outcome| outcome.sent < to);
+    let mut windows = Vec::with_capacity(count as usize);
+    for index in 0..count {
+        let from = counted.start + length * index;
+        let (to, own) = match index + 1 < count {
+            true => (from + length, rest.partition_point(|outcome| outcome.sent < from + length)),
+            // Requests that were all sent at one moment have no rate, but a window.
+            false => (if last > from { last } else { from + length }, rest.len()),
+        };
         windows.push(window(&rest[..own], from, to, limits.as_ref()));
         rest = &rest[own..];
     }
-    let mean_rate = sent.len() as f64 / (length.as_s() * count as f64);
+    let mean_rate = sent.len() as f64 / whole.max(Span::from_ps(1)).as_s();
     Windows { length_s: length.as_s(), episodes: episodes(&windows, mean_rate), windows }
 }
 
@@ -257,7 +261,7 @@ mod tests {
         assert_eq!(episode.recovery_s, Some(7.0));
         assert_eq!(episode.missed, 4 * 40 + 7 * 10);
         assert!((episode.worst_burn_rate - 100.0).abs() < 1e-9);
-        assert!((episode.peak_over_mean - 40.0 / 12.5).abs() < 1e-9);
+        assert!((episode.peak_over_mean - 40.0 / (750.0 / 59.9)).abs() < 1e-9);
         // Ten requests have a median and a P90, but no P99.
         assert_eq!(told.windows[0].e2e_p90_ms, Some(100.0));
         assert_eq!(told.windows[0].e2e_p99_ms, None);

@@ -56,6 +56,9 @@ pub fn text(
 fn answer(search: &Capacity, quantity: Quantity) -> String {
     let of = format!("{} on {}", search.policy, search.kind);
     let Some(point) = &search.answer else {
+        if search.is_mix {
+            return format!("- {of} together: no mix is cheaper\n");
+        }
         return match search.walked.iter().any(|point| point.verdict == Verdict::Open) {
             true => format!("- {of}: none in range for sure; more repetitions may tell\n"),
             false => format!("- {of}: none in range\n"),
@@ -74,7 +77,7 @@ fn answer(search: &Capacity, quantity: Quantity) -> String {
                 down => format!(", of which {down} may be down from the start"),
             };
             let replicas = if point.replicas == 1 { "replica" } else { "replicas" };
-            format!("- {of}: {} {replicas}{down}{cost}\n", point.replicas)
+            format!("- {of}: {} {replicas}{down}{cost}\n", counts(point))
         }
         Quantity::Rate => format!(
             "- {of}: {}{} requests/s, {} times the scenario's rate{cost}\n",
@@ -85,6 +88,11 @@ fn answer(search: &Capacity, quantity: Quantity) -> String {
     }
 }
 
+/// Replicas of each kind.
+fn counts(point: &Point) -> String {
+    point.counts.iter().map(u32::to_string).collect::<Vec<_>>().join(" + ")
+}
+
 /// Of several kinds of replicas the one that costs least an hour; the first of equals.
 fn cheapest(searches: &[Capacity]) -> Option<String> {
     let priced = searches.iter().filter_map(|search| {
@@ -93,7 +101,7 @@ fn cheapest(searches: &[Capacity]) -> Option<String> {
     });
     let several = searches.iter().any(|search| search.kind != searches[0].kind);
     let (_, search, point) = priced.min_by(|a, b| a.0.total_cmp(&b.0)).filter(|_| several)?;
-    Some(format!("{} x {} under {}", point.replicas, search.kind, search.policy))
+    Some(format!("{} x {} under {}", counts(point), search.kind, search.policy))
 }
 
 fn walked(search: &Capacity, quantity: Quantity, objectives: &[Objective]) -> String {
@@ -111,7 +119,7 @@ fn walked(search: &Capacity, quantity: Quantity, objectives: &[Objective]) -> St
     let mut table = Table::new(&head, 0);
     for point in &search.walked {
         let own = match quantity {
-            Quantity::Replicas { .. } => point.replicas.to_string(),
+            Quantity::Replicas { .. } => counts(point),
             Quantity::Rate => format!("{:.3}", point.rate_factor),
         };
         let mut cells = vec![own, number(point.offered_requests_per_s)];
@@ -152,7 +160,8 @@ pub fn plot(
         Quantity::Rate => point.offered_requests_per_s,
     };
     let mut lines = Vec::new();
-    for search in searches {
+    // A mix has no size along which it grows.
+    for search in searches.iter().filter(|search| !search.is_mix) {
         for (index, objective) in objectives.iter().enumerate() {
             let at = |point: &Point| {
                 let ms = point.objectives[index].percentile_ms.unwrap_or(f64::INFINITY);

@@ -2,7 +2,7 @@
 
 use super::table::{Table, number, percent};
 use crate::study::compare::Comparison;
-use crate::study::ranking::{Intervals, Ranked};
+use crate::study::ranking::{Intervals, LatencyIntervals, Ranked};
 use crate::study::statistics::{Interval, Paired};
 
 /// Of more contenders the intervals are in summary.json alone.
@@ -16,7 +16,8 @@ pub(super) fn differences(comparison: &Comparison) -> String {
     if comparison.repeat == 1 {
         text.push_str("- none can be told from chance: set repeat = 5 or more");
         text.push_str(" (and resample for a trace), or let --until-decided find how many it takes\n");
-        return text;
+        let own = intervals_with_remarks(comparison);
+        return [text, own].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n");
     }
     let groups = comparison.ranking.last().map_or(0, |last| last.group);
     for group in 1..=groups {
@@ -50,9 +51,9 @@ pub(super) fn differences(comparison: &Comparison) -> String {
 /// One scenario alone.
 pub(super) fn of_one(comparison: &Comparison) -> String {
     let ranked = &comparison.ranking[0];
-    let mut text = match comparison.repeat {
-        1 => format!("E2E P99 has no interval ({})\n", comparison.population),
-        _ => intervals_with_remarks(comparison),
+    let mut text = match intervals(comparison) {
+        None => format!("E2E P99 has no interval ({})\n", comparison.population),
+        Some(_) => format!("Over {}:\n{}", comparison.population, intervals_with_remarks(comparison)),
     };
     for (objective, met) in &ranked.objectives {
         text.push_str(&format!("{objective}: {}\n", if *met { "met" } else { "missed" }));
@@ -118,7 +119,7 @@ fn in_words(paired: &Paired, repeat: u32) -> String {
     }
 }
 
-/// An interval of every mean and percentile, and what to know of them; nothing of one repetition.
+/// An interval of every mean and percentile, and what to know of them; nothing where there are none.
 fn intervals_with_remarks(comparison: &Comparison) -> String {
     let Some(table) = intervals(comparison) else { return String::new() };
     table.render() + remarks_on_intervals(comparison).as_str()
@@ -141,9 +142,10 @@ pub(super) fn remarks_on_intervals(comparison: &Comparison) -> String {
     text
 }
 
-/// An interval of every mean and percentile; none of one repetition.
+/// An interval of every mean and percentile; none of one repetition, unless it is long enough for batch means.
 pub(super) fn intervals(comparison: &Comparison) -> Option<Table> {
-    if comparison.repeat == 1 {
+    let known = |ranked: &Ranked| ranked.intervals != LatencyIntervals::default();
+    if comparison.repeat == 1 && !comparison.ranking.iter().any(known) {
         return None;
     }
     let shown = comparison.ranking.iter().take(MOST_WITH_INTERVALS);

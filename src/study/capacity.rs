@@ -107,6 +107,8 @@ pub struct Judged {
 pub struct Point {
     /// Replicas paid for.
     pub replicas: u32,
+    /// The same by kind, in the scenario's order.
+    pub counts: Vec<u32>,
     /// Multiple of the scenario's rate.
     pub rate_factor: f64,
     /// Requests offered a second, mean over repetitions.
@@ -134,7 +136,9 @@ pub struct Capacity {
     pub policy: String,
     /// The kind of replica.
     pub kind: String,
-    /// The size sought; none where no size in range would do.
+    /// Two kinds side by side, cheaper than either alone.
+    pub is_mix: bool,
+    /// The size sought; none where no size in range would do, and no mix would be cheaper.
     pub answer: Option<Point>,
     /// All sizes that were run, ascending.
     pub walked: Vec<Point>,
@@ -148,26 +152,26 @@ pub struct Capacity {
 const GROWING: f64 = 1.1;
 
 /// What is run, and what it costs.
-#[derive(Clone, Copy)]
-struct Size {
-    replicas: u32,
+pub(super) struct Size {
+    /// Replicas paid for, by kind.
+    pub(super) counts: Vec<u32>,
     /// Requests a second at which those that serve saturate.
-    bears: Option<f64>,
-    rate_factor: f64,
-    usd_per_hour: Option<f64>,
+    pub(super) bears: Option<f64>,
+    pub(super) rate_factor: f64,
+    pub(super) usd_per_hour: Option<f64>,
 }
 
 /// Requests of all repetitions.
-type Repetitions = Vec<Arc<[Job]>>;
+pub(super) type Repetitions = Vec<Arc<[Job]>>;
 
 /// Everything that stays the same from size to size.
-struct Search<'a> {
+pub(super) struct Search<'a> {
     scenario: &'a Scenario,
     traces: &'a mut Traces,
     objectives: &'a [Objective],
     confidence: f64,
     ran: &'a (dyn Fn() + Sync),
-    walked: Vec<Point>,
+    pub(super) walked: Vec<Point>,
     /// Requests a second that one replica bears, or the whole fleet where its size stays.
     saturation: Option<f64>,
 }
@@ -189,8 +193,7 @@ pub fn capacity(
 ) -> Result<Capacity, StudyError> {
     let one_kind = quantity == Quantity::Rate || scenario.replicas.len() == 1;
     assert!(!objectives.is_empty() && one_kind, "there is an objective, and one kind of replica to count");
-    let mut search =
-        Search { scenario, traces, objectives, confidence, ran, walked: Vec::new(), saturation: None };
+    let mut search = Search::new(scenario, traces, objectives, confidence, ran);
     let mut measured = scenario.clone();
     if let Quantity::Replicas { .. } = quantity {
         measured.replicas[0].count = 1;
@@ -210,6 +213,7 @@ pub fn capacity(
     });
     Ok(Capacity {
         ends_the_range,
+        is_mix: false,
         policy: scenario.router.policy.clone(),
         kind: scenario.replicas.iter().map(|kind| kind.name.as_str()).collect::<Vec<_>>().join(" and "),
         answer,
@@ -217,7 +221,17 @@ pub fn capacity(
     })
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    pub(super) fn new(
+        scenario: &'a Scenario,
+        traces: &'a mut Traces,
+        objectives: &'a [Objective],
+        confidence: f64,
+        ran: &'a (dyn Fn() + Sync),
+    ) -> Search<'a> {
+        Search { scenario, traces, objectives, confidence, ran, walked: Vec::new(), saturation: None }
+    }
+
     fn fewest_replicas(
         &mut self,
         requests: &Repetitions,
@@ -230,7 +244,7 @@ impl Search<'_> {
             let usd_per_hour = kind.usd_per_hour().map(|usd| usd * f64::from(replicas));
             let serving = replicas.saturating_sub(down);
             let bears = search.saturation.map(|saturation| saturation * f64::from(serving));
-            let size = Size { replicas, bears, rate_factor: 1.0, usd_per_hour };
+            let size = Size { counts: vec![replicas], bears, rate_factor: 1.0, usd_per_hour };
             let mut sized = search.scenario.clone();
             sized.replicas = vec![ReplicaKind { count: serving, ..kind.clone() }];
             let point = search.point(&sized, size, requests)?;
@@ -279,7 +293,7 @@ impl Search<'_> {
             let requests = search.draw(&scenario)?;
             let kinds = &scenario.replicas;
             let size = Size {
-                replicas: kinds.iter().map(|kind| kind.count).sum(),
+                counts: kinds.iter().map(|kind| kind.count).collect(),
                 bears: search.saturation,
                 rate_factor: factor,
                 usd_per_hour: kinds
@@ -314,7 +328,7 @@ impl Search<'_> {
         Ok(self.walked.iter().find(|point| point.rate_factor == yes).cloned())
     }
 
-    fn draw(&mut self, scenario: &Scenario) -> Result<Repetitions, StudyError> {
+    pub(super) fn draw(&mut self, scenario: &Scenario) -> Result<Repetitions, StudyError> {
         let trace = self.traces.of(&scenario.workload)?;
         let draw = |repetition| {
             let jobs: Arc<[Job]> = jobs(scenario, trace.as_deref(), repetition)?.into();
@@ -324,11 +338,17 @@ impl Search<'_> {
         (0..scenario.repeat).into_par_iter().map(draw).collect()
     }
 
-    fn point(&self, sized: &Scenario, size: Size, requests: &Repetitions) -> Result<Point, StudyError> {
-        let Size { replicas, bears, rate_factor, usd_per_hour } = size;
+    pub(super) fn point(
+        &self,
+        sized: &Scenario,
+        size: Size,
+        requests: &Repetitions,
+    ) -> Result<Point, StudyError> {
+        let Size { counts, bears, rate_factor, usd_per_hour } = size;
         let fails = |_: &Objective| Judged { share: 0.0, percentile_ms: None, verdict: Verdict::Fails };
         let mut point = Point {
-            replicas,
+            replicas: counts.iter().sum(),
+            counts,
             rate_factor,
             offered_requests_per_s: 0.0,
             objectives: self.objectives.iter().map(fails).collect(),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::batches;
 use super::ranking::{Ranked, is_decided, rank};
 use super::run::{Keep, RunResult, StudyError, Traces, jobs, run};
 use super::saturation::saturation_requests_per_s;
@@ -151,7 +152,13 @@ pub fn compare(
     for ranked in ranking.iter_mut().filter(|ranked| !ranked.outcomes.is_empty()) {
         let scenario = &contenders[ranked.given].scenario;
         ranked.windows = Some(windows(&ranked.outcomes, &ranked.counted, scenario.window, scenario.limits()));
+        if repeat == 1
+            && let Some(intervals) = batches::of_run(&ranked.outcomes, &ranked.counted)
+        {
+            ranked.intervals = intervals;
+        }
     }
+    let by_batches = repeat == 1 && ranking.iter().any(|ranked| ranked.intervals.e2e.mean.is_some());
     let given_first = ranking.iter().find(|ranked| ranked.given == 0).map(|ranked| &ranked.repetitions[0]);
     let mut standing = stand(first, saturation?, &first_jobs, given_first.expect("there is a contender"));
     if let Some(beginning) = begun {
@@ -178,7 +185,13 @@ pub fn compare(
         ranking,
         marks,
         notes,
-        population: population(first, repeat),
+        population: match by_batches {
+            true => format!(
+                "one run in {} stretches (batch means), hence of a longer one of its kind",
+                batches::STRETCHES
+            ),
+            false => population(first, repeat),
+        },
         uncertainty: None,
         stability: None,
     })

@@ -3,9 +3,11 @@
 //! Knows repetitions, variants and their comparison. Does not know how results are shown.
 //!
 //! - [`mod@run`]: one scenario, one repetition
+//! - [`batches`]: intervals from one long run
 //! - [`mod@regret`]: each decision against the truth
 //! - [`saturation`]: what the fleet can bear at most
 //! - [`mod@capacity`]: the least fleet, or the highest rate, at which objectives hold
+//! - [`mix`]: the cheapest mix of two kinds of replicas
 //! - [`mod@compare`]: several scenarios on the same requests
 //! - [`mod@load_curve`]: the same at other rates
 //! - [`ranking`]: contenders in order, and what is real of it
@@ -15,9 +17,11 @@
 //! - [`sweep`]: a scenario at many settings
 //! - [`mod@uncertainty`]: intervals over models drawn from a calibration
 
+pub mod batches;
 pub mod capacity;
 pub mod compare;
 pub mod load_curve;
+pub mod mix;
 pub mod ranking;
 pub mod regret;
 pub mod run;

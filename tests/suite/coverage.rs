@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use tailcast::metrics::{Distribution, Sample};
 use tailcast::random::{Purpose, Seed};
 use tailcast::step_time::affine::Affine;
+use tailcast::study::batches;
 use tailcast::study::statistics::{interval, percentile_interval};
 use tailcast::time::Span;
 
@@ -143,6 +144,28 @@ fn intervals_hold_the_truth_as_often_as_they_say() {
         let (means, p99s) = covered(load, requests, 600, by_recursion);
         for (what, share) in [("mean", means), ("P99", p99s)] {
             assert!((share - 0.95).abs() < 0.036, "load {load}: {what} held in {share}");
+        }
+    }
+}
+
+/// The same of batch means: intervals from one long run. 300 seeds: the share's standard deviation is 1.3 %.
+#[test]
+fn one_long_run_holds_the_truth_as_often_as_it_says() {
+    for (load, requests) in [(0.5, 20_000), (0.9, 120_000)] {
+        let (mean_ms, p99_ms) = (mean_s(load) * 1e3, percentile_s(load, 0.99) * 1e3);
+        let one = |seed: u64| {
+            let times: Vec<Option<Span>> = by_recursion(load, requests, seed).into_iter().map(Some).collect();
+            let intervals = batches::intervals(&times)?;
+            Some((intervals.mean?.holds(mean_ms), intervals.p99?.holds(p99_ms)))
+        };
+        let told: Vec<(bool, bool)> = (0..300u64).into_par_iter().filter_map(one).collect();
+        // It keeps silent of stretches that happen to be alike: one run in twenty, by its own rule.
+        assert!((255..=297).contains(&told.len()), "load {load}: {} of 300 runs say something", told.len());
+        let share = |of: fn(&(bool, bool)) -> bool| {
+            told.iter().filter(|one| of(one)).count() as f64 / told.len() as f64
+        };
+        for (what, share) in [("mean", share(|one| one.0)), ("P99", share(|one| one.1))] {
+            assert!((share - 0.95).abs() < 0.05, "load {load}: {what} held in {share}");
         }
     }
 }

@@ -50,6 +50,75 @@ fn capacity_is_the_least_that_holds() {
     assert!(surer >= least);
 }
 
+/// Of two kinds at their prices: no mix holds that is cheaper than the answer, as all mixes one by one say.
+#[test]
+fn the_cheapest_mix_is_the_cheapest_of_all() {
+    let folder = folder_with(&SCENARIO.replace(
+        "count = 3",
+        "count = 1\nmodel = \"Llama-3.1-8B\"\ngpu = \"a100-80-sxm\"\nmax_model_len = 4096\n[[replicas]]\ncount = 1",
+    ));
+    let fixed = [
+        "capacity",
+        "scenario.toml",
+        "--set",
+        "workload.requests=400",
+        "--set",
+        "workload.arrivals.rate_per_s=180",
+    ];
+    let more = [
+        "--slo",
+        "ttft.p95=300",
+        "--policies",
+        "predicted-completion",
+        "--replicas",
+        "1..40",
+        "--json",
+        "--quiet",
+    ];
+    let whole: serde_json::Value =
+        serde_json::from_str(&run(folder.path(), &[&fixed[..], &more[..]].concat())).unwrap();
+    let searches = whole["searches"].as_array().unwrap();
+    assert_eq!(searches.len(), 3);
+    let usd = |search: &serde_json::Value| search["answer"]["usd_per_hour"].as_f64();
+    let alone: Vec<u64> =
+        searches[..2].iter().map(|one| one["answer"]["replicas"].as_u64().unwrap()).collect();
+    let cheapest_alone = usd(&searches[0]).unwrap().min(usd(&searches[1]).unwrap());
+    let mix = &searches[2];
+    assert_eq!(mix["is_mix"], true);
+    let best = usd(mix).expect("a policy that knows what each card can do makes use of both");
+    assert!(best < cheapest_alone);
+    let (first_usd, second_usd) =
+        (usd(&searches[0]).unwrap() / alone[0] as f64, usd(&searches[1]).unwrap() / alone[1] as f64);
+    for first in 1..alone[0] {
+        for second in 1..alone[1] {
+            if first as f64 * first_usd + second as f64 * second_usd >= best - 1e-9 {
+                continue;
+            }
+            // The very fleet, with the objective as a limit of good requests.
+            let sizes = [format!("replicas.0.count={first}"), format!("replicas.1.count={second}")];
+            let limits = [
+                "--set",
+                "slo.goodput.ttft_ms=300",
+                "--set",
+                "repeat=5",
+                "--set",
+                "router.policy=predicted-completion",
+                "--json",
+                "--quiet",
+            ];
+            let arguments =
+                [&["run", "scenario.toml", "--set", &sizes[0], "--set", &sizes[1]][..], &fixed[2..], &limits];
+            let one: serde_json::Value =
+                serde_json::from_str(&run(folder.path(), &arguments.concat())).unwrap();
+            let repetitions = one["ranking"][0]["repetitions"].as_array().unwrap();
+            let share =
+                repetitions.iter().map(|one| one["goodput_share"].as_f64().unwrap()).sum::<f64>() / 5.0;
+            // A mean share above the objective may still be open, but not by far.
+            assert!(share < 0.97, "{first} + {second}: {share}");
+        }
+    }
+}
+
 /// The search for the highest rate that holds this objective.
 fn rate_search(slo: &str) -> serde_json::Value {
     let folder = folder_with(SCENARIO);

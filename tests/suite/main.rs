@@ -8,6 +8,7 @@ mod cli;
 mod coverage;
 mod decisions;
 mod explanations;
+mod exports;
 mod fleets;
 mod golden;
 mod incidents;

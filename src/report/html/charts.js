@@ -37,7 +37,7 @@
     if (kind === "tail") ticks = [0, 0.5, 0.9, 0.99, 0.999, 0.9999].filter((v) => v >= low && v <= high);
     else if (kind === "log") {
       for (let power = Math.floor(a); power <= Math.ceil(b); power++) {
-        for (const digit of b - a > 2.5 ? [1] : b - a > 1 ? [1, 3] : b - a > 0.6 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9]) {
+        for (const digit of b - a > 2.5 ? [1] : b - a > 1 ? [1, 3] : b - a > 0.85 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9]) {
           const value = digit * 10 ** power;
           if (value >= low && value <= high) ticks.push(value);
         }

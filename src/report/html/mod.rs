@@ -164,9 +164,9 @@ fn standing_html(comparison: &Comparison) -> String {
 
 fn intervals_html(comparison: &Comparison) -> String {
     match verdict::intervals(comparison) {
-        None => {
-            paragraph("One repetition has no intervals: set repeat = 5 or more (and resample for a trace).")
-        }
+        None => paragraph(
+            "One repetition has no intervals, unless it is long: set repeat = 5 or more (and resample for a trace).",
+        ),
         Some(table) => {
             table.html() + list(verdict::remarks_on_intervals(comparison).lines().map(String::from)).as_str()
         }
