@@ -230,21 +230,32 @@ fn on_grid(point: &Point) -> (i32, i32) {
     (fine(point.0), fine(point.1))
 }
 
-/// Each pixel as the mean of its fine pixels.
+/// Each pixel as the mean of its fine pixels. Plain loops: a picture has some eight million fine pixels, and tests draw hundreds.
 fn average(fine: &[u8], fine_width: usize) -> Vec<u8> {
     let side = FINE as usize;
     let row_bytes = fine_width * 3;
     let mut pixels = Vec::with_capacity(fine.len() / (side * side));
-    for rows in fine.chunks(row_bytes * side) {
-        for left in (0..row_bytes).step_by(side * 3) {
-            for channel in 0..3 {
-                let mut sum = 0;
-                for row in rows.chunks(row_bytes) {
-                    sum += (0..side).map(|x| u32::from(row[left + x * 3 + channel])).sum::<u32>();
+    let mut top = 0;
+    while top < fine.len() {
+        let mut left = top;
+        while left < top + row_bytes {
+            let mut channel = 0;
+            while channel < 3 {
+                let (mut sum, mut y) = (0, 0);
+                while y < side {
+                    let mut x = 0;
+                    while x < side {
+                        sum += u32::from(fine[left + y * row_bytes + x * 3 + channel]);
+                        x += 1;
+                    }
+                    y += 1;
                 }
                 pixels.push((sum / (FINE * FINE)) as u8);
+                channel += 1;
             }
+            left += side * 3;
         }
+        top += row_bytes * side;
     }
     pixels
 }
