@@ -8,7 +8,7 @@ use crate::report::capacity;
 use crate::scenario::{ReplicaKind, Scenario};
 use crate::study::capacity::{Capacity, Latency, Objective, Quantity, capacity as search, objectives_of};
 use crate::study::compare::{Contender, population};
-use crate::study::mix::cheapest_mix;
+use crate::study::mix::{Alone, cheapest_mix};
 use crate::study::{StudyError, Traces};
 
 /// The least number of replicas, or the highest rate, at which objectives hold
@@ -87,8 +87,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
             for alone in whole(contender) {
                 own.push(search(&alone, &mut traces, quantity, &objectives, arguments.confidence, &ran)?);
             }
-            if let Quantity::Replicas { down, .. } = quantity {
-                for (pair, alone) in pairs(contender, &own) {
+            if let Quantity::Replicas { down, most, .. } = quantity {
+                for (pair, alone) in pairs(contender, &own, most) {
                     let mix = cheapest_mix(
                         &pair,
                         &mut traces,
@@ -148,18 +148,19 @@ fn each_kind_alone(contender: &Contender) -> Vec<Scenario> {
     contender.scenario.replicas.iter().map(alone).collect()
 }
 
-/// Each two kinds that hold alone, with how many replicas that takes.
-fn pairs(contender: &Contender, alone: &[Capacity]) -> Vec<(Scenario, [u32; 2])> {
+/// Each two kinds, with how many replicas it takes of each alone, or as many as are searched where none will do.
+fn pairs(contender: &Contender, alone: &[Capacity], most: u32) -> Vec<(Scenario, [Alone; 2])> {
     let kinds = &contender.scenario.replicas;
-    let least = |kind: usize| alone[kind].answer.as_ref().map(|point| point.replicas);
+    let of = |kind: usize| match &alone[kind].answer {
+        Some(point) => Alone { replicas: point.replicas, holds: true },
+        None => Alone { replicas: most, holds: false },
+    };
     let mut pairs = Vec::new();
     for first in 0..kinds.len() {
         for second in first + 1..kinds.len() {
-            if let (Some(of_first), Some(of_second)) = (least(first), least(second)) {
-                let mut scenario = contender.scenario.clone();
-                scenario.replicas = vec![kinds[first].clone(), kinds[second].clone()];
-                pairs.push((scenario, [of_first, of_second]));
-            }
+            let mut scenario = contender.scenario.clone();
+            scenario.replicas = vec![kinds[first].clone(), kinds[second].clone()];
+            pairs.push((scenario, [of(first), of(second)]));
         }
     }
     pairs

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::reopened::{Reopened, reopen};
-use super::results::{cannot, put};
+use super::results::{cannot, check_not_own, put};
 use super::{CliError, Threads, print, say};
 use crate::explain::replay;
 use crate::fleet::End;
@@ -94,6 +94,7 @@ fn second(option: &str, seconds: f64) -> Result<Time, CliError> {
 const MOST_STEPS: usize = 3_000_000;
 
 fn to_perfetto(arguments: &PerfettoArguments) -> Result<(), CliError> {
+    check_not_own(&arguments.out)?;
     let from = second("--from-s", arguments.from_s)?;
     let to = arguments.to_s.map_or(Ok(Time::MAX), |seconds| second("--to-s", seconds))?;
     if to <= from {

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{CliError, compare, results};
 use crate::metrics::RunSummary;
+use crate::report::json::SCHEMA_VERSION;
 use crate::scenario::error::nearest_or_all;
 use crate::scenario::{Loaded, Scenario};
 use crate::study::Traces;
@@ -53,7 +54,7 @@ impl Recorded {
         match is_it {
             true => Ok(()),
             false => Err(CliError::Input(format!(
-                "{}: run again, its scenario gives other figures\nhelp: the trace, a model, a profile or tailcast itself has changed \
+                "{}: run again, its scenario gives other figures\nhelp: scenario.toml in it, a trace, a model, a profile or tailcast itself has changed \
                  since; make the result anew",
                 folder.display()
             ))),
@@ -80,6 +81,10 @@ pub(super) fn read_result(folder: &Path) -> Result<ReadResult, CliError> {
     };
     let text = fs::read_to_string(&file).map_err(|error| refuse(error.to_string()))?;
     let summary: Value = serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
+    let version = summary.get("schema_version").and_then(Value::as_u64);
+    if version != Some(u64::from(SCHEMA_VERSION)) {
+        return Err(refuse(format!("this tailcast reads results of schema version {SCHEMA_VERSION}")));
+    }
     let ranking = summary.get("ranking").and_then(Value::as_array);
     let names: Vec<String> = ranking
         .into_iter()
@@ -89,7 +94,11 @@ pub(super) fn read_result(folder: &Path) -> Result<ReadResult, CliError> {
     if names.is_empty() {
         return Err(refuse("it is no summary of a run or a comparison".into()));
     }
-    let loaded = Loaded::read(&folder.join("scenario.toml"), &[]).map_err(CliError::input)?;
+    let scenario = folder.join("scenario.toml");
+    if !scenario.is_file() {
+        return Err(refuse("the scenario.toml that it was made from is not beside it".into()));
+    }
+    let loaded = Loaded::read(&scenario, &[]).map_err(CliError::input)?;
     let contenders = contenders(&loaded, &names)?;
     if let Some(lost) = names.iter().find(|name| !contenders.iter().any(|contender| contender.name == **name))
     {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::reopened::{Recorded, read_result};
-use super::results::put;
+use super::results::{check_not_own, put};
 use super::{CliError, Threads, progress, say};
 use crate::explain::explain;
 use crate::report::html::{self, Report};
@@ -32,6 +32,8 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     let folder = &arguments.result;
+    let out = arguments.out.clone().unwrap_or_else(|| folder.join("report.html"));
+    check_not_own(&out)?;
     let result = read_result(folder)?;
     let bar = progress(0, arguments.quiet);
     let work = || -> Result<(Comparison, String, Vec<LoadPoint>, usize), StudyError> {
@@ -66,7 +68,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
         scenario_text: &scenario_text,
     };
     let page = html::page(&report).map_err(|error| CliError::Write(error.to_string()))?;
-    let out = arguments.out.clone().unwrap_or_else(|| folder.join("report.html"));
     put(&out, page.as_bytes())?;
     if !arguments.quiet {
         say(&format!("the report is {}", out.display()));

@@ -58,7 +58,16 @@ pub(super) fn write(
 
 /// A file that appears whole: it is written beside its place and moved there.
 pub(super) fn put(file: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    let folder = file.parent().unwrap_or(Path::new("."));
+    if let Ok(there) = fs::symlink_metadata(file)
+        && !there.is_file()
+    {
+        // A device, a pipe or a link is written to, never replaced.
+        return fs::write(file, bytes).map_err(|error| cannot(file, &error));
+    }
+    let folder = match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
     fs::create_dir_all(folder).map_err(|error| cannot(folder, &error))?;
     let mut temporary = tempfile::Builder::new()
         .prefix(TEMPORARY)
@@ -70,6 +79,21 @@ pub(super) fn put(file: &Path, bytes: &[u8]) -> Result<(), CliError> {
     temporary.as_file().set_permissions(readable).map_err(|error| cannot(file, &error))?;
     temporary.persist(file).map_err(|error| cannot(file, &error.error))?;
     Ok(())
+}
+
+/// Files that a result consists of.
+const OWN: [&str; 5] = [SUMMARY, "scenario.toml", "requests.csv", "windows.csv", "timeline.csv"];
+
+/// Refuses to write over a result's own files.
+pub(super) fn check_not_own(file: &Path) -> Result<(), CliError> {
+    let is_own = file.file_name().is_some_and(|name| OWN.iter().any(|own| name == *own));
+    let in_result = file.parent().is_some_and(|parent| parent.join(SUMMARY).is_file());
+    match is_own && in_result {
+        true => {
+            Err(CliError::Input(format!("{} is part of a result\nhelp: name another file", file.display())))
+        }
+        false => Ok(()),
+    }
 }
 
 /// What could not be written, and why.

@@ -158,13 +158,16 @@ fn window(sent: &[&Outcome], from: Time, to: Time, limits: Option<&Objectives>) 
     }
 }
 
-/// Nearest rank among `count` values of which those that are not in `sorted` are infinite; none where too few lie beyond it.
+/// Linear between ranks, as everywhere, among `count` values of which those that are not in `sorted` are infinite; none where too few lie
+/// beyond it.
 fn percentile_ms(sorted: &[Span], count: usize, percent: f64) -> Option<f64> {
     if (count as f64) * (1.0 - percent / 100.0) < FEWEST_BEYOND - 1e-9 {
         return None;
     }
-    let rank = (count as f64 * percent / 100.0).ceil() as usize;
-    Some(sorted.get(rank.max(1) - 1).map_or(f64::INFINITY, |span| span.as_ms()))
+    let place = (count as f64 - 1.0) * percent / 100.0;
+    let at = |rank: f64| sorted.get(rank as usize).map_or(f64::INFINITY, |span| span.as_ms());
+    let (low, part) = (at(place.floor()), place.fract());
+    Some(if part > 0.0 { low + (at(place.ceil()) - low) * part } else { low })
 }
 
 /// Stretches of windows that burn; a window without requests neither begins nor ends one.

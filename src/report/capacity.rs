@@ -42,7 +42,7 @@ pub fn text(
     if let Some(cheapest) = cheapest(searches) {
         text.push_str(&format!("\nCheapest: {cheapest}\n"));
     }
-    for search in searches {
+    for search in searches.iter().filter(|search| !search.walked.is_empty()) {
         text.push_str(&format!(
             "\n{} on {}\n{}",
             search.policy,

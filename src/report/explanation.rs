@@ -29,7 +29,9 @@ pub fn text(name: &str, scenario: &Scenario, explanation: &Explanation) -> Strin
         }
     }
     if !explanation.stories.is_empty() {
-        text.push_str(&format!("\n{}\n", routing(&explanation.stories)));
+        if let Some(routing) = routing(&explanation.stories) {
+            text.push_str(&format!("\n{routing}\n"));
+        }
         text.push_str(
             "\nThe slowest, and what they would have taken elsewhere, had they alone gone there:\n",
         );
@@ -112,8 +114,11 @@ pub fn verdict(tail: &Tail) -> String {
 /// A gain below this share of a latency is none worth routing for.
 const WORTH: f64 = 0.1;
 
-/// Whether another replica would have helped the slowest.
-pub fn routing(stories: &[Story]) -> String {
+/// Whether another replica would have helped the slowest; none where there is no other.
+pub fn routing(stories: &[Story]) -> Option<String> {
+    if stories.iter().all(|story| story.elsewhere.len() == 1) {
+        return None;
+    }
     let gain = |story: &Story| -> Option<f64> {
         let own = story.request.outcome.e2e()?.as_ms();
         Some((own - story.best()?.1.as_ms()) / own)
@@ -123,7 +128,7 @@ pub fn routing(stories: &[Story]) -> String {
     let helped = gains.iter().filter(|gain| **gain >= WORTH).count();
     let (all, least) = (gains.len(), WORTH * 100.0);
     let median = gains[all / 2] * 100.0;
-    match helped {
+    Some(match helped {
         0 => format!(
             "None of the {all} slowest would have ended {least:.0} % sooner on any other replica: it is the load or the request \
              itself, not where it went."
@@ -138,7 +143,7 @@ pub fn routing(stories: &[Story]) -> String {
                  the median: {verdict}."
             )
         }
-    }
+    })
 }
 
 /// What happened to one of the slowest, in a few lines.

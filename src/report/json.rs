@@ -5,10 +5,10 @@ use serde::Serialize;
 use crate::metrics::RunSummary;
 use crate::metrics::windows::Episode;
 use crate::study::compare::Comparison;
-use crate::study::ranking::{LatencyIntervals, Ranked};
+use crate::study::ranking::Ranked;
 use crate::study::stability::Stability;
 use crate::study::standing::Standing;
-use crate::study::statistics::{Interval, Paired};
+use crate::study::statistics::{Interval, LatencyIntervals, Paired};
 use crate::study::uncertainty::Uncertainty;
 
 /// Rises when a field changes its meaning or goes away; new fields do not raise it.

@@ -52,31 +52,36 @@ pub fn csv(comparison: &Comparison) -> Result<Vec<u8>, csv::Error> {
 
 /// When objectives were missed, a line a contender; nothing where there are none or nobody missed them.
 pub(super) fn text(comparison: &Comparison) -> String {
-    let lines: Vec<String> = comparison
+    let lines = episodes(comparison);
+    if lines.is_empty() {
+        return String::new();
+    }
+    let head = "Over time, in the first repetition (windows.csv): when more than one request in a hundred missed a limit\n";
+    let lines: String = lines.iter().map(|line| format!("- {line}\n")).collect();
+    format!("\n{head}{lines}")
+}
+
+/// The same, a sentence a contender that missed them.
+pub(super) fn episodes(comparison: &Comparison) -> Vec<String> {
+    comparison
         .ranking
         .iter()
         .filter_map(|ranked| Some((&ranked.name, ranked.windows.as_ref()?)))
         .filter(|(_, windows)| !windows.episodes.is_empty())
         .map(|(name, windows)| line(name, windows.length_s, &windows.episodes))
-        .collect();
-    if lines.is_empty() {
-        return String::new();
-    }
-    let head = "Over time, in the first repetition (windows.csv): when more than one request in a hundred missed a limit\n";
-    ["\n".into(), head.into(), lines.concat()].concat()
+        .collect()
 }
 
 fn line(name: &str, length_s: f64, episodes: &[Episode]) -> String {
     let all_s: f64 = episodes.iter().map(|episode| episode.to_s - episode.from_s).sum();
-    let worst = episodes
-        .iter()
-        .max_by(|a, b| (a.missed, b.from_s).partial_cmp(&(b.missed, a.from_s)).expect("numbers"));
-    let mut line = format!(
-        "- {name}: {} s in {} of windows of {} s",
-        number(all_s),
-        if episodes.len() == 1 { "one stretch".into() } else { format!("{} stretches", episodes.len()) },
-        number(length_s)
-    );
+    let later_less = |a: &&Episode, b: &&Episode| a.missed.cmp(&b.missed).then(b.from_s.total_cmp(&a.from_s));
+    let worst = episodes.iter().max_by(later_less);
+    let stretches = match episodes.len() {
+        1 => "one stretch".into(),
+        count => format!("{count} stretches"),
+    };
+    let mut line =
+        format!("{name}: {} s in {stretches} (in windows of some {} s)", number(all_s), number(length_s));
     if let Some(worst) = worst {
         line.push_str(&format!(
             "; the worst from {} to {} s, {} requests missed, {} times the allowed share at most",
@@ -85,15 +90,16 @@ fn line(name: &str, length_s: f64, episodes: &[Episode]) -> String {
             worst.missed,
             number(worst.worst_burn_rate)
         ));
-        line.push_str(&match (worst.recovery_s, worst.recovered) {
-            (_, false) => ", not over when the last request was sent".into(),
-            (Some(recovery_s), _) => format!(
+        if let Some(recovery_s) = worst.recovery_s {
+            line.push_str(&format!(
                 "; a spike of {} times the mean rate, and {} s to recover from it",
                 number(worst.peak_over_mean),
                 number(recovery_s)
-            ),
-            (None, _) => String::new(),
-        });
+            ));
+        }
     }
-    line + "\n"
+    if episodes.last().is_some_and(|last| !last.recovered) {
+        line.push_str("; not over when the last request was sent");
+    }
+    line
 }

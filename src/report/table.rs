@@ -75,6 +75,8 @@ pub fn escaped(text: &str) -> String {
 
 /// A number with about three digits that mean something.
 pub fn number(value: f64) -> String {
+    // Nobody wants to read of less than nothing where it is nothing.
+    let value = if value.abs() < 0.005 { 0.0 } else { value };
     match value.abs() {
         size if size < 10.0 => format!("{value:.2}"),
         size if size < 100.0 => format!("{value:.1}"),
@@ -89,7 +91,8 @@ pub fn number_or_dash(value: Option<f64>) -> String {
 
 /// A share as per cent.
 pub fn percent(share: f64) -> String {
-    format!("{:.1}", share * 100.0)
+    let percent = share * 100.0;
+    format!("{:.1}", if percent.abs() < 0.05 { 0.0 } else { percent })
 }
 
 #[cfg(test)]

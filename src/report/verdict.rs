@@ -2,8 +2,8 @@
 
 use super::table::{Table, number, percent};
 use crate::study::compare::Comparison;
-use crate::study::ranking::{Intervals, LatencyIntervals, Ranked};
-use crate::study::statistics::{Interval, Paired};
+use crate::study::ranking::Ranked;
+use crate::study::statistics::{Interval, Intervals, LatencyIntervals, Paired};
 
 /// Of more contenders the intervals are in summary.json alone.
 const MOST_WITH_INTERVALS: usize = 12;

@@ -6,8 +6,7 @@
 
 use std::ops::Range;
 
-use super::ranking::{Intervals, LatencyIntervals};
-use super::statistics::{interval, percentile_interval};
+use super::statistics::{Intervals, LatencyIntervals, interval, percentile_interval};
 use crate::metrics::{Distribution, Sample};
 use crate::request::Outcome;
 use crate::time::{Span, Time};
@@ -19,8 +18,19 @@ const FEWEST: usize = 200;
 /// Correlation of neighbouring stretches above which they are not independent: of twenty that are, one in twenty is above it.
 const MOST_CORRELATED: f64 = 0.32;
 
-/// Intervals of one run's latencies; none where it is too short, or its stretches depend on each other.
-pub fn of_run(outcomes: &[Outcome], counted: &Range<Time>) -> Option<LatencyIntervals> {
+/// What one run says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum OneRun {
+    /// It has too few requests.
+    Short,
+    /// Its stretches depend on each other.
+    Dependent,
+    /// Intervals of its latencies.
+    Told(LatencyIntervals),
+}
+
+/// What one run's latencies say.
+pub fn of_run(outcomes: &[Outcome], counted: &Range<Time>) -> OneRun {
     let mut sent: Vec<&Outcome> = outcomes.iter().filter(|outcome| counted.contains(&outcome.sent)).collect();
     sent.sort_by_key(|outcome| (outcome.sent, outcome.attempt));
     let series = |of: fn(&Outcome) -> Option<Span>| -> Vec<Option<Span>> {
@@ -29,9 +39,12 @@ pub fn of_run(outcomes: &[Outcome], counted: &Range<Time>) -> Option<LatencyInte
     let whole = |latencies: Vec<Option<Span>>| -> Vec<Option<Span>> {
         latencies.into_iter().filter(Option::is_some).collect()
     };
-    let e2e = intervals(&series(Outcome::e2e))?;
+    if sent.len() / STRETCHES < FEWEST {
+        return OneRun::Short;
+    }
+    let Some(e2e) = intervals(&series(Outcome::e2e)) else { return OneRun::Dependent };
     let of_answers = |of| intervals(&whole(series(of))).unwrap_or_default();
-    Some(LatencyIntervals { e2e, ttft: of_answers(Outcome::ttft), tpot: of_answers(Outcome::tpot) })
+    OneRun::Told(LatencyIntervals { e2e, ttft: of_answers(Outcome::ttft), tpot: of_answers(Outcome::tpot) })
 }
 
 /// Intervals of latencies in order of sending, of which those without an answer are infinite; none as for [`of_run`].
@@ -53,16 +66,8 @@ pub fn intervals(latencies: &[Option<Span>]) -> Option<Intervals> {
         return None;
     }
     let distributions: Vec<&Distribution> = distributions.iter().collect();
-    let of = |p: f64| percentile_interval(&distributions, p, latencies.len() as u64);
-    Some(Intervals {
-        mean: interval(&means),
-        p50: of(50.0),
-        p90: of(90.0),
-        p95: of(95.0),
-        p99: of(99.0),
-        p99_9: of(99.9),
-        p99_99: of(99.99),
-    })
+    let percentile = |p: f64| percentile_interval(&distributions, p, latencies.len() as u64);
+    Some(Intervals::of(interval(&means), percentile))
 }
 
 /// Correlation of each value with the next; zero where all are equal.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::batches;
+use super::batches::{self, OneRun};
 use super::ranking::{Ranked, is_decided, rank};
 use super::run::{Keep, RunResult, StudyError, Traces, jobs, run};
 use super::saturation::saturation_requests_per_s;
@@ -149,16 +149,18 @@ pub fn compare(
             "more than {EXACT_UP_TO} requests: quantiles are from a sketch and off by at most one part in {SKETCH_PARTS}."
         ));
     }
+    let (mut by_batches, mut dependent) = (false, false);
     for ranked in ranking.iter_mut().filter(|ranked| !ranked.outcomes.is_empty()) {
         let scenario = &contenders[ranked.given].scenario;
         ranked.windows = Some(windows(&ranked.outcomes, &ranked.counted, scenario.window, scenario.limits()));
-        if repeat == 1
-            && let Some(intervals) = batches::of_run(&ranked.outcomes, &ranked.counted)
-        {
-            ranked.intervals = intervals;
+        if repeat == 1 {
+            match batches::of_run(&ranked.outcomes, &ranked.counted) {
+                OneRun::Told(intervals) => (ranked.intervals, by_batches) = (intervals, true),
+                OneRun::Dependent => dependent = true,
+                OneRun::Short => {}
+            }
         }
     }
-    let by_batches = repeat == 1 && ranking.iter().any(|ranked| ranked.intervals.e2e.mean.is_some());
     let given_first = ranking.iter().find(|ranked| ranked.given == 0).map(|ranked| &ranked.repetitions[0]);
     let mut standing = stand(first, saturation?, &first_jobs, given_first.expect("there is a contender"));
     if let Some(beginning) = begun {
@@ -186,6 +188,9 @@ pub fn compare(
         marks,
         notes,
         population: match by_batches {
+            false if dependent => "one repetition, whose stretches depend on each other, so batch means say nothing: a longer run or more \
+                                   repetitions would"
+                .into(),
             true => format!(
                 "one run in {} stretches (batch means), hence of a longer one of its kind",
                 batches::STRETCHES
@@ -305,6 +310,12 @@ pub(super) fn check_that_something_is_measured(scenario: &Scenario, jobs: &[Job]
     let streamed = matches!(scenario.workload, Workload::Trace { streamed: true, .. });
     let counted = scenario.counted();
     if !streamed && !jobs.iter().any(|job| counted.contains(&job.sent)) && last >= counted.end {
+        if scenario.cooldown == Span::ZERO {
+            return Err(StudyError::Empty(
+                "end: no request is sent between the warm-up and the end, so nothing would be measured"
+                    .into(),
+            ));
+        }
         return Err(StudyError::Empty(
             "cooldown_s: no request is sent between the warm-up and the cool-down, so nothing would be measured".into(),
         ));

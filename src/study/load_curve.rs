@@ -38,8 +38,8 @@ pub fn load_curve(
     ran: &(dyn Fn() + Sync),
 ) -> Result<Vec<LoadPoint>, StudyError> {
     let factors: Vec<f64> = match load {
-        Some(load) => LOADS.iter().map(|at| at / load).collect(),
-        None => FACTORS.to_vec(),
+        Some(load) if load > 0.0 => LOADS.iter().map(|at| at / load).collect(),
+        _ => FACTORS.to_vec(),
     };
     let at = |factor: f64| {
         let sped = contenders.iter().map(|contender| {

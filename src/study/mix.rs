@@ -37,8 +37,16 @@ impl Pair<'_> {
     }
 }
 
-/// Searches mixes of the two kinds of `scenario`, which hold objectives with `alone` replicas of one of them; none where a price is
-/// not known. The answer is absent where no mix is cheaper than the cheaper of the two alone.
+/// How many replicas of a kind objectives take alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alone {
+    /// So many, or as many as are searched where none will do.
+    pub replicas: u32,
+    /// Whether they hold.
+    pub holds: bool,
+}
+
+/// Searches mixes of the two kinds of `scenario`; `alone` says what is known of each. None where a price is not known. The answer is absent where no mix is cheaper than the cheaper of the two alone.
 ///
 /// # Errors
 /// If a run cannot be made.
@@ -48,7 +56,7 @@ impl Pair<'_> {
 pub fn cheapest_mix(
     scenario: &Scenario,
     traces: &mut Traces,
-    alone: [u32; 2],
+    alone: [Alone; 2],
     down: u32,
     objectives: &[Objective],
     confidence: f64,
@@ -92,11 +100,13 @@ pub fn cheapest_mix(
         Ok(holds)
     };
     // The least of the second kind beside `count` of the first, if that is cheaper than what is known.
-    let alone_usd = pair.usd([alone[0], 0]).min(pair.usd([0, alone[1]]));
+    let usd_alone = |kind: usize, counts| if alone[kind].holds { pair.usd(counts) } else { f64::INFINITY };
+    let alone_usd = usd_alone(0, [alone[0].replicas, 0]).min(usd_alone(1, [0, alone[1].replicas]));
+    let most = alone.map(|alone| alone.replicas);
     let try_beside = |search: &mut Search<'_>, best: &mut Option<[u32; 2]>, count: u32| {
         let best_usd = best.map_or(alone_usd, |counts| pair.usd(counts));
         let affordable = ((best_usd - pair.usd([count, 0])) / pair.usd_per_hour[1]).ceil() - 1.0;
-        let mut yes = (affordable.max(0.0) as u32).min(alone[1]);
+        let mut yes = (affordable.max(0.0) as u32).min(most[1]);
         if yes == 0 || !holds(search, [count, yes])? {
             return Ok(());
         }
@@ -109,8 +119,11 @@ pub fn cheapest_mix(
         Ok::<(), StudyError>(())
     };
     let mut best = None;
-    let mut step = alone[0].div_ceil(FIRST_TRIES).max(1);
-    let mut tried: Vec<u32> = (1..FIRST_TRIES).map(|k| k * step).filter(|count| *count < alone[0]).collect();
+    // As many of the first kind as would still be cheaper with one of the second.
+    let affordable = ((alone_usd - pair.usd_per_hour[1]) / pair.usd_per_hour[0]).max(0.0) as u32;
+    let end = most[0].min(affordable.saturating_add(1));
+    let mut step = end.div_ceil(FIRST_TRIES).max(1);
+    let mut tried: Vec<u32> = (1..FIRST_TRIES).map(|k| k * step).filter(|count| *count < end).collect();
     for &count in &tried {
         try_beside(&mut search, &mut best, count)?;
     }
@@ -121,7 +134,7 @@ pub fn cheapest_mix(
         let mut around: Vec<u32> = centres
             .iter()
             .flat_map(|centre| [centre.saturating_sub(step), centre + step])
-            .filter(|count| (1..alone[0]).contains(count) && !tried.contains(count))
+            .filter(|count| (1..end).contains(count) && !tried.contains(count))
             .collect();
         around.sort_unstable();
         around.dedup();

@@ -5,44 +5,13 @@
 
 use std::ops::Range;
 
-use serde::Serialize;
-
 use super::compare::Contender;
-use super::statistics::{Interval, Paired, interval, paired, percentile_interval};
+use super::statistics::{
+    Interval, Intervals, LatencyIntervals, Paired, interval, paired, percentile_interval,
+};
 use crate::metrics::{Distribution, Distributions, Quantiles, RunSummary, Windows};
 use crate::request::Outcome;
 use crate::time::{Span, Time};
-
-/// Intervals of a latency over repetitions, milliseconds; none where nothing can be said: one repetition, too few requests beyond
-/// a percentile, or no width.
-#[derive(Clone, Copy, Debug, PartialEq, Default, Serialize, schemars::JsonSchema)]
-pub struct Intervals {
-    /// Of the mean of a repetition.
-    pub mean: Option<Interval>,
-    /// Of the median of all requests.
-    pub p50: Option<Interval>,
-    /// 90th percentile.
-    pub p90: Option<Interval>,
-    /// 95th percentile.
-    pub p95: Option<Interval>,
-    /// 99th percentile.
-    pub p99: Option<Interval>,
-    /// 99.9th percentile.
-    pub p99_9: Option<Interval>,
-    /// 99.99th percentile.
-    pub p99_99: Option<Interval>,
-}
-
-/// Those of all latencies.
-#[derive(Clone, Copy, Debug, PartialEq, Default, Serialize, schemars::JsonSchema)]
-pub struct LatencyIntervals {
-    /// End to end; percentiles are of all offered requests, those without a whole answer counting as infinite.
-    pub e2e: Intervals,
-    /// Time to first token.
-    pub ttft: Intervals,
-    /// Time per output token.
-    pub tpot: Intervals,
-}
 
 /// One side with its results.
 #[derive(Clone, Debug)]
@@ -143,16 +112,9 @@ impl Ranked {
             .map(distribution)
             .collect();
         let requests = self.repetitions.iter().map(|summary| quantiles(summary).count).sum();
-        let of = |p: f64| percentile_interval(&distributions, p, requests);
-        Intervals {
-            mean: means.and_then(|means| interval(&means)),
-            p50: of(50.0),
-            p90: of(90.0),
-            p95: of(95.0),
-            p99: of(99.0),
-            p99_9: of(99.9),
-            p99_99: of(99.99),
-        }
+        Intervals::of(means.and_then(|means| interval(&means)), |p| {
+            percentile_interval(&distributions, p, requests)
+        })
     }
 
     /// What the ranking sorts by: E2E P99, then the share of requests without a whole answer.
@@ -189,11 +151,9 @@ pub(super) fn is_decided(ranking: &[Ranked], level: f64) -> bool {
             paired.difference.low >= -negligible_ms && paired.difference.high <= negligible_ms
         }
         // The same in every repetition: they decide alike.
-        Behind::Unclear(None) => ranked
-            .repetitions
-            .iter()
-            .zip(&first.repetitions)
-            .all(|(a, b)| a.e2e_p99_of_offered_ms == b.e2e_p99_of_offered_ms),
+        Behind::Unclear(None) => ranked.repetitions.iter().zip(&first.repetitions).all(|(a, b)| {
+            a.e2e_p99_of_offered_ms.is_some() && a.e2e_p99_of_offered_ms == b.e2e_p99_of_offered_ms
+        }),
     })
 }
 

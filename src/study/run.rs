@@ -217,6 +217,9 @@ pub fn run(
         // Requests are numbered as they were sent; from here on by their place among the jobs.
         for outcome in &mut result.outcomes {
             outcome.attempt.request = RequestId(sessions.job_of(outcome.attempt.request));
+            if let Some(engine) = &mut outcome.engine {
+                engine.id = outcome.attempt.request;
+            }
         }
         for delivery in result.deliveries.iter_mut().flatten() {
             if let Input::Add(request) = &mut delivery.input {

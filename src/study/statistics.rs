@@ -38,6 +38,52 @@ impl Interval {
     }
 }
 
+/// Intervals of a latency over repetitions, milliseconds; none where nothing can be said: one repetition, too few requests beyond
+/// a percentile, or no width.
+#[derive(Clone, Copy, Debug, PartialEq, Default, Serialize, schemars::JsonSchema)]
+pub struct Intervals {
+    /// Of the mean of a repetition.
+    pub mean: Option<Interval>,
+    /// Of the median of all requests.
+    pub p50: Option<Interval>,
+    /// 90th percentile.
+    pub p90: Option<Interval>,
+    /// 95th percentile.
+    pub p95: Option<Interval>,
+    /// 99th percentile.
+    pub p99: Option<Interval>,
+    /// 99.9th percentile.
+    pub p99_9: Option<Interval>,
+    /// 99.99th percentile.
+    pub p99_99: Option<Interval>,
+}
+
+impl Intervals {
+    /// Of a mean, and of percentiles by a rule.
+    pub fn of(mean: Option<Interval>, percentile: impl Fn(f64) -> Option<Interval>) -> Intervals {
+        Intervals {
+            mean,
+            p50: percentile(50.0),
+            p90: percentile(90.0),
+            p95: percentile(95.0),
+            p99: percentile(99.0),
+            p99_9: percentile(99.9),
+            p99_99: percentile(99.99),
+        }
+    }
+}
+
+/// Those of all latencies.
+#[derive(Clone, Copy, Debug, PartialEq, Default, Serialize, schemars::JsonSchema)]
+pub struct LatencyIntervals {
+    /// End to end; percentiles are of all offered requests, those without a whole answer counting as infinite.
+    pub e2e: Intervals,
+    /// Time to first token.
+    pub ttft: Intervals,
+    /// Time per output token.
+    pub tpot: Intervals,
+}
+
 /// Count, mean, and standard error of the mean.
 struct Moments {
     count: f64,

@@ -5,13 +5,13 @@ use std::path::Path;
 
 use crate::cli::{SCENARIO, folder_with, stderr, stdout, tailcast};
 
-fn run(folder: &Path, arguments: &[&str]) -> String {
+pub(crate) fn run(folder: &Path, arguments: &[&str]) -> String {
     let output = tailcast(arguments, folder);
     assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
     stdout(&output)
 }
 
-fn refused(folder: &Path, arguments: &[&str]) -> String {
+pub(crate) fn refused(folder: &Path, arguments: &[&str]) -> String {
     let output = tailcast(arguments, folder);
     assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stdout(&output));
     stderr(&output)

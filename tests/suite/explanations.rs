@@ -136,6 +136,27 @@ fn what_another_replica_had_cached_is_a_part() {
     assert!((saved_ms - ms(second, Part::CacheMiss)).abs() < 1e-9);
 }
 
+#[test]
+fn turns_of_a_conversation_are_explained_too() {
+    let workload = r#"
+        seed = 5
+        [network]
+        frontend_ms = 3.0
+        [workload]
+        requests = 120
+        arrivals = { rate_per_s = 4.0 }
+        prompt_tokens = { distribution = "uniform", min = 20, max = 400 }
+        output_tokens = { distribution = "uniform", min = 5, max = 60 }
+        [workload.sessions]
+        turns = { distribution = "uniform", min = 2, max = 5 }
+        think = { distribution = "lognormal", mean_s = 0.5, std_s = 0.5 }
+    "#;
+    let explanation = explained(&fleet(2, "", workload));
+    assert_eq!(explanation.requests.len(), 120);
+    // Later turns find what was said before.
+    assert!(explanation.requests.iter().any(|request| request.cached_elsewhere.is_some()));
+}
+
 /// Sends every request where it is told.
 struct Told(BTreeMap<RequestId, Server>);
 

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde_json::Value;
 
-use crate::cli::{SCENARIO, folder_with, stderr, stdout, tailcast};
+use crate::cli::{SCENARIO, folder_with};
+use crate::decisions::{refused, run};
 
 /// A folder with the result of a comparison in `result`.
 fn compared() -> tempfile::TempDir {
@@ -17,18 +17,6 @@ fn compared() -> tempfile::TempDir {
     fs::write(folder.path().join("scenario.toml"), text).unwrap();
     run(folder.path(), &["compare", "scenario.toml", "--out", "result", "--quiet"]);
     folder
-}
-
-fn run(folder: &Path, arguments: &[&str]) -> String {
-    let output = tailcast(arguments, folder);
-    assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
-    stdout(&output)
-}
-
-fn refused(folder: &Path, arguments: &[&str]) -> String {
-    let output = tailcast(arguments, folder);
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stdout(&output));
-    stderr(&output)
 }
 
 fn json(text: &str) -> Value {
@@ -84,6 +72,32 @@ fn what_is_no_result_is_refused() {
     assert!(refused(at, &["explain", "nowhere"]).contains("name a folder that `tailcast compare`"));
     assert!(refused(at, &["explain", "result", "--policy", "randon"]).contains("random"));
     assert!(refused(at, &["export", "parquet", "."]).contains("none of the tables"));
+    for own in [
+        &["explain", "result", "--parts", "result/requests.csv"][..],
+        &["report", "result", "--out", "result/summary.json"],
+    ] {
+        assert!(refused(at, own).contains("is part of a result"), "{own:?}");
+    }
+    let summary = at.join("result/summary.json");
+    let text = fs::read_to_string(&summary).unwrap();
+    fs::write(&summary, text.replacen("\"schema_version\": 2", "\"schema_version\": 1", 1)).unwrap();
+    assert!(refused(at, &["explain", "result"]).contains("reads results of schema version 2"));
+    fs::write(&summary, text).unwrap();
+    // One request has no rate that could be raised, and no replica is better than the only one.
+    let one = [
+        "compare",
+        "scenario.toml",
+        "--set",
+        "workload.requests=1",
+        "--set",
+        "replicas.count=1",
+        "--out",
+        "one",
+        "--quiet",
+    ];
+    run(at, &one);
+    run(at, &["report", "one", "--quiet"]);
+    assert!(!run(at, &["explain", "one"]).contains("any other replica"));
     assert!(
         refused(at, &["export", "perfetto", "result", "--from-s", "5", "--to-s", "4", "--out", "x"])
             .contains("behind")

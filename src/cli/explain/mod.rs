@@ -22,7 +22,7 @@ pub(super) struct Arguments {
     /// Which policy or variant of it; the best unless given
     #[arg(long, value_name = "NAME")]
     policy: Option<String>,
-    /// Also write every request's parts into this CSV file, in picoseconds
+    /// Also write the parts of every request that is counted and got a whole answer into this CSV file, in picoseconds
     #[arg(long, value_name = "FILE")]
     parts: Option<PathBuf>,
     /// Print JSON instead of text
@@ -44,13 +44,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
         (None, Some(result)) => result,
         (None, None) => return Err(CliError::Input("name the folder of a result".into())),
     };
+    if let Some(file) = &arguments.parts {
+        results::check_not_own(file)?;
+    }
     let Reopened { name, scenario, jobs, recorded } = reopen(result, arguments.policy.as_deref())?;
     let explanation = arguments.threads.run(|| explain(&scenario, &jobs))?.map_err(CliError::input)?;
     recorded.check(&explanation.summary, result)?;
     if let Some(file) = &arguments.parts {
         let csv = explanation::csv(&explanation).map_err(|error| CliError::Write(error.to_string()))?;
         results::put(file, &csv)?;
-        say(&format!("every request's parts are in {}", file.display()));
+        say(&format!("the parts of {} requests are in {}", explanation.requests.len(), file.display()));
     }
     print(&match arguments.json {
         true => explanation::json(&name, &explanation).map_err(|error| CliError::Write(error.to_string()))?,

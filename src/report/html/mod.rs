@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::explanation;
 use super::table::{Table, escaped, number};
-use super::{text, verdict};
+use super::{over_time, text, verdict};
 use crate::explain::Explanation;
 use crate::request::Outcome;
 use crate::scenario::Scenario;
@@ -65,6 +65,7 @@ pub fn page(report: &Report<'_>) -> Result<String, serde_json::Error> {
             text::classes(comparison)
                 .map_or(String::new(), |table| format!("<h3>By class of requests</h3>\n{}", table.html())),
         ),
+        ("episodes", list(over_time::episodes(comparison).into_iter())),
         ("intervals", intervals_html(comparison)),
         ("tail", tail_html(report)),
         ("load", load_html(report)),
@@ -110,6 +111,9 @@ fn verdict_html(comparison: &Comparison) -> String {
         .map_or(String::new(), |own| format!(" (95 %: {} to {})", number(own.low), number(own.high)));
     let others = &comparison.ranking[1..];
     let headline = match others.is_empty() {
+        false if first.e2e_p99_ms.is_none() => {
+            "No policy here has a finite E2E P99: too many requests get no answer".into()
+        }
         true => format!("{}: E2E P99 {}{within}", first.name, latency(first.e2e_p99_ms)),
         false => {
             let is_behind = |other: &Ranked| match &other.behind_first {
@@ -192,7 +196,7 @@ fn tail_html(report: &Report<'_>) -> String {
         return html;
     }
     html += "<h3>The slowest, one by one</h3>\n";
-    html += &paragraph(&explanation::routing(&explanation.stories));
+    html += &explanation::routing(&explanation.stories).map_or(String::new(), |text| paragraph(&text));
     let story = |story| format!("<li><pre>{}</pre></li>\n", escaped(&explanation::tell(story)));
     let stories: String = explanation.stories.iter().map(story).collect();
     html + format!("<ol class=\"stories\">\n{stories}</ol>\n").as_str()
@@ -352,6 +356,7 @@ mod tests {
         let known = [
             "title",
             "style",
+            "episodes",
             "verdict",
             "standing",
             "differences",

@@ -241,6 +241,9 @@ fn within_clock(path: &str, seconds: f64) -> Result<f64, Fault> {
     }
 }
 
+/// A window below this holds no request worth a percentile.
+const SHORTEST_WINDOW_S: f64 = 0.01;
+
 pub(in crate::scenario) fn resolve(file: &ScenarioFile, folder: &Path) -> Result<Scenario, Fault> {
     let workload = workload::workload(file, folder)?;
     check_repetitions(file, &workload)?;
@@ -249,6 +252,9 @@ pub(in crate::scenario) fn resolve(file: &ScenarioFile, folder: &Path) -> Result
         WarmupFile::Rule(WarmupRuleFile::Mser5) => (0.0, Some(WarmupRule::Mser5)),
     };
     let cooldown_s = within_clock("cooldown_s", not_negative("cooldown_s", file.cooldown_s)?)?;
+    if let Some(seconds) = file.window_s.filter(|seconds| *seconds < SHORTEST_WINDOW_S) {
+        return Err(fault("window_s", format!("expected at least {SHORTEST_WINDOW_S} s, got {seconds}")));
+    }
     let window =
         file.window_s.map(|seconds| within_clock("window_s", positive("window_s", seconds)?)).transpose()?;
     let end = match file.end {
