@@ -18,19 +18,20 @@ const FEWEST: usize = 200;
 /// Correlation of neighbouring stretches above which they are not independent: of twenty that are, one in twenty is above it.
 const MOST_CORRELATED: f64 = 0.32;
 
-/// What one run says.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum OneRun {
+/// Why one run says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsaid {
     /// It has too few requests.
     Short,
     /// Its stretches depend on each other.
     Dependent,
-    /// Intervals of its latencies.
-    Told(LatencyIntervals),
 }
 
-/// What one run's latencies say.
-pub fn of_run(outcomes: &[Outcome], counted: &Range<Time>) -> OneRun {
+/// Intervals of one run's latencies.
+///
+/// # Errors
+/// If it is too short for them, or its stretches depend on each other.
+pub fn of_run(outcomes: &[Outcome], counted: &Range<Time>) -> Result<LatencyIntervals, Unsaid> {
     let mut sent: Vec<&Outcome> = outcomes.iter().filter(|outcome| counted.contains(&outcome.sent)).collect();
     sent.sort_by_key(|outcome| (outcome.sent, outcome.attempt));
     let series = |of: fn(&Outcome) -> Option<Span>| -> Vec<Option<Span>> {
@@ -40,11 +41,11 @@ pub fn of_run(outcomes: &[Outcome], counted: &Range<Time>) -> OneRun {
         latencies.into_iter().filter(Option::is_some).collect()
     };
     if sent.len() / STRETCHES < FEWEST {
-        return OneRun::Short;
+        return Err(Unsaid::Short);
     }
-    let Some(e2e) = intervals(&series(Outcome::e2e)) else { return OneRun::Dependent };
+    let e2e = intervals(&series(Outcome::e2e)).ok_or(Unsaid::Dependent)?;
     let of_answers = |of| intervals(&whole(series(of))).unwrap_or_default();
-    OneRun::Told(LatencyIntervals { e2e, ttft: of_answers(Outcome::ttft), tpot: of_answers(Outcome::tpot) })
+    Ok(LatencyIntervals { e2e, ttft: of_answers(Outcome::ttft), tpot: of_answers(Outcome::tpot) })
 }
 
 /// Intervals of latencies in order of sending, of which those without an answer are infinite; none as for [`of_run`].

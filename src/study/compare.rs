@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::batches::{self, OneRun};
+use super::batches::{self, Unsaid};
 use super::ranking::{Ranked, is_decided, rank};
 use super::run::{Keep, RunResult, StudyError, Traces, jobs, run};
 use super::saturation::saturation_requests_per_s;
@@ -155,9 +155,9 @@ pub fn compare(
         ranked.windows = Some(windows(&ranked.outcomes, &ranked.counted, scenario.window, scenario.limits()));
         if repeat == 1 {
             match batches::of_run(&ranked.outcomes, &ranked.counted) {
-                OneRun::Told(intervals) => (ranked.intervals, by_batches) = (intervals, true),
-                OneRun::Dependent => dependent = true,
-                OneRun::Short => {}
+                Ok(intervals) => (ranked.intervals, by_batches) = (intervals, true),
+                Err(Unsaid::Dependent) => dependent = true,
+                Err(Unsaid::Short) => {}
             }
         }
     }
