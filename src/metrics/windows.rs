@@ -167,7 +167,8 @@ fn percentile_ms(sorted: &[Span], count: usize, percent: f64) -> Option<f64> {
     let place = (count as f64 - 1.0) * percent / 100.0;
     let at = |rank: f64| sorted.get(rank as usize).map_or(f64::INFINITY, |span| span.as_ms());
     let (low, part) = (at(place.floor()), place.fract());
-    Some(if part > 0.0 { low + (at(place.ceil()) - low) * part } else { low })
+    // Weights, not a difference: infinite less infinite is nothing.
+    Some(if part > 0.0 { low * (1.0 - part) + at(place.ceil()) * part } else { low })
 }
 
 /// Stretches of windows that burn; a window without requests neither begins nor ends one.
