@@ -9,7 +9,9 @@ use tailcast::observe::Silence;
 use tailcast::random::Seed;
 use tailcast::replica::{self, EngineConfig, Input, Limit, Replica};
 use tailcast::request::{Arrival, Content, ContentRun, Request, RequestId};
-use tailcast::router::{Assumed, Decision, Facts, Feedback, Freshness, Glance, Mine, Server, View, policies};
+use tailcast::router::{
+    Assumed, Candidates, Decision, Facts, Feedback, Freshness, Glance, Mine, Server, View, policies,
+};
 use tailcast::signals::{Glimpse, Signals};
 use tailcast::step_time::affine::Affine;
 use tailcast::time::{Span, Time};
@@ -25,6 +27,7 @@ fn facts() -> Facts {
             per_context_token: Span::from_ns(40),
             host: Span::from_us(800),
         }),
+        start_up: Span::from_s(60),
     }
 }
 
@@ -35,6 +38,7 @@ fn request(id: u32, prompt_tokens: u32, output_tokens: u32, content: Content) ->
         output_tokens,
         max_tokens: None,
         priority: 0,
+        attempt: 0,
         arrival_order: u64::from(id),
         content,
         remote_tokens: 0,
@@ -101,6 +105,7 @@ struct Still {
     facts: Facts,
     view: View,
     servers: usize,
+    candidates: Candidates,
 }
 
 impl Glance for Still {
@@ -110,6 +115,10 @@ impl Glance for Still {
 
     fn servers(&self) -> usize {
         self.servers
+    }
+
+    fn candidates(&self) -> Candidates {
+        self.candidates.clone()
     }
 
     fn facts(&self, _server: Server) -> &Facts {
@@ -164,8 +173,12 @@ fn choices(criterion: &mut Criterion) {
     for policy in ["round-robin", "power-of-two", "least-request", "least-kv", "predicted-completion"] {
         for servers in [8, 64, 1_024] {
             let mut router = policies::build(policy, &toml::Table::new(), Seed(1), 0).expect("a policy");
-            let mut still =
-                Still { facts: facts(), view: View::new(servers, Freshness::Fresh, None), servers };
+            let mut still = Still {
+                facts: facts(),
+                view: View::new(servers, Freshness::Fresh, None),
+                servers,
+                candidates: Candidates::all(servers),
+            };
             router.meet(servers);
             group.bench_function(BenchmarkId::new(policy, servers), |bencher| {
                 bencher.iter(|| {

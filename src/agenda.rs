@@ -13,6 +13,10 @@ use crate::time::Time;
 pub enum Kind {
     /// A token or an end reaches a gateway.
     Response,
+    /// Something befalls a replica, or somebody learns of it.
+    Incident,
+    /// A gateway learns that a client has given up.
+    Timeout,
     /// A gateway reads its replicas' gauges.
     Report,
     /// A request reaches a gateway, which decides at once.

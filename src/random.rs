@@ -64,6 +64,12 @@ pub enum Purpose {
     EventLoss,
     /// Where in its range a key of a sweep lies; its index is the key.
     Sweep,
+    /// When each gateway's first health check falls.
+    CheckPhase,
+    /// When something happens by chance, and to whom; its index is the incident.
+    Incidents,
+    /// How long a pause before another try is; its index is the request and the try.
+    Backoff,
 }
 
 impl Seed {

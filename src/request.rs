@@ -114,6 +114,8 @@ pub struct Arrival {
 pub struct Request {
     /// Which request.
     pub id: RequestId,
+    /// Which try at it this is, from 0.
+    pub attempt: u32,
     /// Prompt length, at least 1.
     pub prompt_tokens: u32,
     /// Tokens it will produce, at least 1, unless a limit ends it first.
@@ -150,6 +152,12 @@ pub enum Finish {
     Aborted,
     /// Refused by the gateway's policy.
     Refused,
+    /// No replica could be chosen: the gateway answers 503.
+    Unavailable,
+    /// Its replica died, or could not be reached.
+    Lost,
+    /// Its client waited too long.
+    TimedOut,
     /// Refused by the server: an empty prompt, or one that does not fit `max_model_len`.
     TooLong,
     /// Still under way when the run ended.
@@ -169,6 +177,9 @@ impl Finish {
             Finish::Length => "length",
             Finish::Aborted => "aborted",
             Finish::Refused => "refused",
+            Finish::Unavailable => "unavailable",
+            Finish::Lost => "lost",
+            Finish::TimedOut => "timed-out",
             Finish::TooLong => "too-long",
             Finish::Unfinished => "unfinished",
         }
@@ -208,6 +219,8 @@ impl Ledger {
 pub struct EngineOutcome {
     /// Which request.
     pub id: RequestId,
+    /// Which try at it.
+    pub attempt: u32,
     /// When the engine took it in: at the schedule() call after its delivery, as vLLM's own QUEUED event.
     pub queued: Time,
     /// When it was first scheduled; absent if it never was.

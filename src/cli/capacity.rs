@@ -28,6 +28,10 @@ pub(super) struct Arguments {
     /// So many of the replicas are down from the start
     #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "rate")]
     down: u32,
+    /// So many of the replicas crash when half of the requests' time is over, and do not come back; what is lost with them
+    /// counts as missed
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "rate")]
+    failing: u32,
     /// How sure it has to be
     #[arg(long, value_name = "SHARE", default_value_t = 0.95)]
     confidence: f64,
@@ -87,7 +91,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
             for alone in whole(contender) {
                 own.push(search(&alone, &mut traces, quantity, &objectives, arguments.confidence, &ran)?);
             }
-            if let Quantity::Replicas { down, most, .. } = quantity {
+            // Which of two kinds fails would be one more question.
+            if let Quantity::Replicas { down, most, failing: 0, .. } = quantity {
                 for (pair, alone) in pairs(contender, &own, most) {
                     let mix = cheapest_mix(
                         &pair,
@@ -179,10 +184,15 @@ fn replicas(arguments: &Arguments) -> Result<Quantity, CliError> {
     if fewest == 0 || most < fewest || most > 4_096 {
         return Err(expected());
     }
-    if arguments.down >= most {
+    let (down, failing) = (arguments.down, arguments.failing);
+    if down >= most {
         return Err(CliError::Input(format!("--down: of {most} replicas at most {} can be down", most - 1)));
     }
-    Ok(Quantity::Replicas { fewest, most, down: arguments.down })
+    if failing >= most - down {
+        let left = most - down;
+        return Err(CliError::Input(format!("--failing: of {left} replicas at most {} can fail", left - 1)));
+    }
+    Ok(Quantity::Replicas { fewest, most, down, failing })
 }
 
 fn objective(text: &str) -> Result<Objective, CliError> {
@@ -213,9 +223,9 @@ fn json(
     objectives: &[Objective],
     confidence: f64,
 ) -> Result<String, CliError> {
-    let down = match quantity {
-        Quantity::Replicas { down, .. } => down,
-        Quantity::Rate => 0,
+    let (down, failing) = match quantity {
+        Quantity::Replicas { down, failing, .. } => (down, failing),
+        Quantity::Rate => (0, 0),
     };
     let value = serde_json::json!({
         "title": scenario.title,
@@ -223,6 +233,7 @@ fn json(
         "population": population(scenario, scenario.repeat),
         "confidence": confidence,
         "down": down,
+        "failing": failing,
         "schema_version": crate::report::json::SCHEMA_VERSION,
         "objectives": objectives,
         "searches": searches,

@@ -36,8 +36,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     check_not_own(&out)?;
     let result = read_result(folder)?;
     let bar = progress(0, arguments.quiet);
+    let mut traces = Traces::default();
     let work = || -> Result<(Comparison, String, Vec<LoadPoint>, usize), StudyError> {
-        let mut traces = Traces::default();
         let ran = || bar.inc(1);
         let contenders = &result.contenders;
         let comparison = compare(contenders, &mut traces, Repetitions::Fixed, false, Keep::Outcomes, &ran)?;
@@ -55,15 +55,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     let best = &comparison.ranking[0];
     Recorded::of(&result.summary, &best.name).check(&best.repetitions[0], folder)?;
     let explained = arguments.threads.run(|| {
-        let (scenario, jobs) = first_repetition(&result.contenders, &mut Traces::default(), which)?;
-        let explanation = explain(&scenario, &jobs)?;
+        let (scenario, jobs) = first_repetition(&result.contenders, &mut traces, which)?;
+        let explanation = if scenario.has_bad_days() { None } else { Some(explain(&scenario, &jobs)?) };
         Ok::<_, StudyError>((scenario, explanation))
     })?;
     let (scenario, explanation) = explained.map_err(CliError::input)?;
     let report = Report {
         comparison: &comparison,
         scenario: &scenario,
-        explanation: &explanation,
+        explanation: explanation.as_ref(),
         load_curve: &curve,
         scenario_text: &scenario_text,
     };

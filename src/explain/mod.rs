@@ -94,12 +94,19 @@ pub struct Explanation {
 /// Explains the first repetition of a scenario on its requests.
 ///
 /// # Errors
-/// If it cannot be run.
+/// If it cannot be run, or somebody may give up, try again, or lose a replica: time before the last try has no part yet.
 ///
 /// # Panics
 /// If a replica that lives alone ends a request at another moment than it did in the fleet, or parts do not sum to the whole:
 /// both are laws.
 pub fn explain(scenario: &Scenario, jobs: &Arc<[Job]>) -> Result<Explanation, StudyError> {
+    if scenario.has_bad_days() {
+        return Err(StudyError::Empty(
+            "requests of scenarios with events, timeouts or retries are not divided into parts yet\nhelp: leave these out to see \
+             what an undisturbed day is made of"
+                .into(),
+        ));
+    }
     let result = run(scenario, jobs, 0, false, Keep::Deliveries)?;
     let counted = scenario.counted();
     let is_explained = |outcome: &&Outcome| outcome.finish.is_complete() && counted.contains(&outcome.sent);

@@ -1,5 +1,11 @@
 //! What a fleet is told of itself, but for its replicas and policies.
 
+use std::sync::Arc;
+
+use super::admission::Admission;
+use super::health::Health;
+use super::incidents::Incident;
+use super::patience::{Patience, Retries};
 use crate::random::Seed;
 use crate::router::{Freshness, Impairments};
 use crate::time::{Span, Time};
@@ -26,8 +32,18 @@ pub enum End {
     At(Time),
 }
 
+impl End {
+    /// Nothing happens from this moment on.
+    pub fn moment(self) -> Time {
+        match self {
+            End::Drain => Time::MAX,
+            End::At(end) => end,
+        }
+    }
+}
+
 /// Everything about a fleet but its replicas and policies.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct FleetConfig {
     /// How old the gauges are that gateways read.
     pub freshness: Freshness,
@@ -37,10 +53,40 @@ pub struct FleetConfig {
     pub decision_gap: Span,
     /// Delays.
     pub network: Network,
+    /// What gateways let in.
+    pub admission: Admission,
+    /// How gateways learn who is up.
+    pub health: Health,
+    /// What gateways do about tries that never began.
+    pub retries: Retries,
+    /// What clients put up with.
+    pub patience: Patience,
+    /// What befalls replicas.
+    pub incidents: Arc<[Incident]>,
     /// When it ends.
     pub end: End,
     /// For poll phases.
     pub seed: Seed,
     /// Watches laws 2, 3 and 5 while it runs; slow.
     pub check: bool,
+}
+
+impl Default for FleetConfig {
+    /// Fresh gauges, no delays, and a day on which nothing happens, to its end.
+    fn default() -> Self {
+        FleetConfig {
+            freshness: Freshness::Fresh,
+            impairments: Impairments::default(),
+            decision_gap: Span::ZERO,
+            network: Network::default(),
+            admission: Admission::default(),
+            health: Health::default(),
+            retries: Retries::default(),
+            patience: Patience::default(),
+            incidents: Arc::new([]),
+            end: End::Drain,
+            seed: Seed(0),
+            check: false,
+        }
+    }
 }

@@ -3,8 +3,14 @@
 use std::collections::VecDeque;
 
 use super::FleetConfig;
+use super::admission::Bucket;
+use super::health::Roster;
+use crate::random::Purpose;
 use crate::request::RequestId;
 use crate::router::{Feedback, Router, Server, Sight, View};
+use crate::time::Span;
+
+use rand::RngExt;
 
 /// One of the fleet's gateways.
 pub(super) struct Gateway {
@@ -12,14 +18,38 @@ pub(super) struct Gateway {
     pub(super) sight: Sight,
     pub(super) view: View,
     pub(super) held: VecDeque<RequestId>,
+    pub(super) roster: Roster,
+    pub(super) bucket: Bucket,
+    /// Tries it has sent whose end it has not heard.
+    pub(super) in_flight: u32,
+    /// Its health checks fall on this, and every interval after it.
+    pub(super) check_phase: Span,
 }
 
 impl Gateway {
-    /// A gateway in front of `servers` replicas.
-    pub(super) fn new(mut router: Box<dyn Router>, servers: usize, config: &FleetConfig) -> Gateway {
+    /// Gateway `number`, in front of `servers` replicas.
+    pub(super) fn new(
+        number: usize,
+        mut router: Box<dyn Router>,
+        servers: usize,
+        config: &FleetConfig,
+    ) -> Gateway {
         router.meet(servers);
         let view = View::new(servers, config.freshness, config.impairments.staleness_limit);
-        Gateway { sight: router.sight(), router, view, held: VecDeque::new() }
+        let mut phases = config.seed.stream(Purpose::CheckPhase, number as u64);
+        let check_phase = Span::from_ps(phases.random_range(0..config.health.interval.as_ps()));
+        let bucket = Bucket::new(&config.admission);
+        let roster = Roster::new(servers, &config.health);
+        Gateway {
+            sight: router.sight(),
+            router,
+            view,
+            held: VecDeque::new(),
+            roster,
+            check_phase,
+            bucket,
+            in_flight: 0,
+        }
     }
 
     /// Something passes it, or it is told of what passes another.

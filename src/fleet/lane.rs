@@ -5,7 +5,10 @@ use crate::random::{Purpose, Seed, mix};
 use crate::replica::block_keys::leading_keys;
 use crate::replica::{Input, Limit, Replica};
 use crate::request::{Arrival, Request, RequestId};
-use crate::router::{Assumed, Clairvoyance, Facts, Freshness, Glance, Impairments, Mine, Server, View};
+use crate::router::view::saturated;
+use crate::router::{
+    Assumed, Candidates, Clairvoyance, Facts, Freshness, Glance, Impairments, Mine, Server, View,
+};
 use crate::signals::Glimpse;
 use crate::time::{Span, Time};
 
@@ -38,15 +41,20 @@ impl<O: Observer> Lane<O> {
         self.replica.advance(Limit::Time(until), &mut self.observer);
     }
 
-    /// A request is on its way to the engine.
-    pub(super) fn deliver(&mut self, at: Time, order: u64, request: Request) {
+    /// Something is on its way to the engine.
+    pub(super) fn deliver(&mut self, at: Time, order: u64, input: Input) {
         if let Some(kept) = &mut self.kept {
-            kept.push(Delivery { at, order, input: Input::Add(request.clone()) });
+            kept.push(Delivery { at, order, input: input.clone() });
         }
         if let Some(late) = &mut self.late {
-            late.deliver(at, order, Input::Add(request.clone()));
+            late.deliver(at, order, input.clone());
         }
-        self.replica.deliver(at, order, Input::Add(request));
+        self.replica.deliver(at, order, input);
+    }
+
+    /// Whether its process runs; it must have lived up to now.
+    pub(super) fn answers(&self) -> bool {
+        self.replica.is_up()
     }
 }
 
@@ -55,6 +63,8 @@ pub(super) struct Look<'a, O> {
     pub(super) now: Time,
     pub(super) lanes: &'a mut [Lane<O>],
     pub(super) view: &'a View,
+    /// Who may be chosen.
+    pub(super) candidates: &'a Candidates,
     /// What predictors have said of requests under way.
     pub(super) pending: &'a Pending,
     /// From a decision to the engine.
@@ -114,6 +124,10 @@ impl<O: Observer> Glance for Look<'_, O> {
         self.lanes.len()
     }
 
+    fn candidates(&self) -> Candidates {
+        self.candidates.clone()
+    }
+
     fn facts(&self, server: Server) -> &Facts {
         &self.lanes[server].facts
     }
@@ -131,7 +145,13 @@ impl<O: Observer> Glance for Look<'_, O> {
 
     fn probe(&mut self, server: Server) -> Glimpse {
         self.lanes[server].advance(self.now);
-        Glimpse { signals: self.lanes[server].replica.signals(), taken_at: self.now }
+        let lane = &self.lanes[server];
+        // A dead process answers nothing: nobody takes it for an idle one.
+        let signals = match lane.answers() {
+            true => lane.replica.signals(),
+            false => saturated(lane.replica.signals()),
+        };
+        Glimpse { signals, taken_at: self.now }
     }
 
     fn cached_tokens(&mut self, server: Server, arrival: &Arrival) -> u32 {
@@ -165,14 +185,22 @@ impl<O: Observer> Glance for Look<'_, O> {
         assumed: Assumed,
         until: Time,
     ) -> Option<Time> {
-        self.imagined(server, Some(arrival), assumed).end_of(arrival.id, until)
+        let mut imagined = self.imagined(server, Some(arrival), assumed);
+        match imagined.is_up() {
+            true => imagined.end_of(arrival.id, until),
+            // Where nothing runs nothing ends.
+            false => (until == Time::MAX).then_some(Time::MAX),
+        }
     }
 
     fn completions_ahead(&mut self, server: Server, arrival: Option<&Arrival>, assumed: Assumed) -> u128 {
         let now = self.now;
         let mut sum = 0;
-        self.imagined(server, arrival, assumed)
-            .ends(|_, at| sum += u128::from(at.saturating_since(now).as_ps()));
+        let mut imagined = self.imagined(server, arrival, assumed);
+        if !imagined.is_up() {
+            return arrival.map_or(0, |_| u128::from(u64::MAX));
+        }
+        imagined.ends(|_, at| sum += u128::from(at.saturating_since(now).as_ps()));
         sum
     }
 
@@ -185,6 +213,9 @@ impl<O: Observer> Clairvoyance for Look<'_, O> {
     fn true_completion(&mut self, server: Server, until: Time) -> Option<Time> {
         self.lanes[server].advance(self.now);
         let mut copy = self.lanes[server].replica.clone();
+        if !copy.is_up() {
+            return None;
+        }
         copy.set_check(false);
         copy.take_events();
         let arrival_order = (self.now + self.way).as_ps();

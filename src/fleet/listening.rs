@@ -2,6 +2,8 @@
 //!
 //! Knows what the policies of a fleet read. Does not know how it reaches them.
 
+use super::FleetConfig;
+use super::incidents::{Incident, What};
 use crate::router::Sight;
 
 /// Who waits for what replicas say, so that nobody else pays for it.
@@ -23,6 +25,18 @@ impl Listening {
             first_tokens: all.first_tokens || sight.first_tokens,
             reacts: all.reacts || sight.holds,
         })
+    }
+
+    /// The same where this befalls the fleet: who drains, ejects or tries again waits for ends.
+    pub(super) fn and_to(self, config: &FleetConfig) -> Listening {
+        let drains =
+            |incident: &Incident| matches!(incident.what, What::Drain { .. } | What::RollingDeploy { .. });
+        let patience = &config.patience;
+        let gives_up = patience.first_token.is_some() || patience.whole.is_some() || patience.retries > 0;
+        let limits = config.admission.most_per_replica.is_some() || config.admission.most_in_flight.is_some();
+        let ends =
+            self.ends || limits || config.health.eject_after > 0 || config.incidents.iter().any(drains);
+        Listening { ends, reacts: self.reacts || gives_up || config.retries.attempts > 0, ..self }
     }
 
     /// Whether responses must reach their gateways in the order of time.

@@ -9,36 +9,47 @@
 
 use rayon::prelude::*;
 
+pub mod admission;
 mod config;
 mod due;
+mod ending;
 mod gateway;
+pub mod health;
+pub mod incidents;
 mod lane;
 mod listening;
+pub mod patience;
 mod pending;
 mod polls;
+mod requests;
 
 pub use config::{End, FleetConfig, Network};
 use due::Due;
+pub use ending::Tally;
 use gateway::Gateway;
+use incidents::{Happened, Incidents, Process, Step};
 pub use lane::Delivery;
-use lane::{Lane, Look};
+use lane::Lane;
 use listening::Listening;
 use pending::Pending;
 
 use crate::agenda::{Agenda, Kind};
 use crate::observe::Observer;
 use crate::replica::{EngineEvent, Replica};
-use crate::request::{Arrival, Attempt, EngineOutcome, Finish, Outcome, Request, RequestId};
-use crate::router::{Decision, Facts, Feedback, Router, Server};
+use crate::request::{Outcome, RequestId};
+use crate::router::{Facts, Router, Server};
 use crate::signals::Glimpse;
 use crate::time::{Span, Time};
-use crate::workload::{Job, Source};
+use crate::workload::Source;
 
 enum Moment {
     Response { server: Server, event: EngineEvent },
     Report { gateway: usize },
     Scraped { gateway: usize, reports: Vec<(Server, Glimpse)> },
-    Commit { request: RequestId, server: Server },
+    Commit { request: RequestId, attempt: u32, server: Server },
+    Incident(Step),
+    Timeout { request: RequestId, client_try: u16, whole: bool },
+    Again { request: RequestId, attempt: u32, by_client: bool },
 }
 
 /// Replicas behind gateways, ready to run.
@@ -48,6 +59,12 @@ pub struct Fleet<O> {
     /// When each lane may have something to say; kept where somebody listens.
     due: Due,
     gateways: Vec<Gateway>,
+    /// Of each lane.
+    processes: Vec<Process>,
+    incidents: Incidents,
+    tally: Tally,
+    /// Whether somebody may try again.
+    tries_again: bool,
     agenda: Agenda<Moment>,
     pending: Pending,
     delivered: u64,
@@ -69,6 +86,10 @@ pub struct Ended<O> {
     pub deliveries: Vec<Vec<Delivery>>,
     /// When the last thing happened.
     pub at: Time,
+    /// Tries, and what was done in vain.
+    pub tally: Tally,
+    /// What befell replicas, in order of time.
+    pub happened: Vec<Happened>,
     /// Why a gateway's policy could not go on, if one could not.
     pub failure: Option<String>,
 }
@@ -99,13 +120,22 @@ impl<O: Observer + Send> Fleet<O> {
             let late = (late_index && facts.engine.enable_prefix_caching).then(|| Box::new(replica.clone()));
             Lane { replica, observer, facts, late, kept: None }
         });
-        let gateways: Vec<Gateway> =
-            routers.into_iter().map(|router| Gateway::new(router, servers, &config)).collect();
-        let listening = Listening::of(gateways.iter().map(|gateway| gateway.sight));
-        Fleet {
+        let gateways: Vec<Gateway> = routers
+            .into_iter()
+            .enumerate()
+            .map(|(number, router)| Gateway::new(number, router, servers, &config))
+            .collect();
+        let listening = Listening::of(gateways.iter().map(|gateway| gateway.sight)).and_to(&config);
+        let tries_again = config.patience.retries > 0 || config.retries.attempts > 0;
+        let plan = config.incidents.clone();
+        let mut fleet = Fleet {
             lanes: lanes.collect(),
             due: Due::new(servers),
             gateways,
+            processes: vec![Process::new(); servers],
+            incidents: Incidents::default(),
+            tally: Tally::default(),
+            tries_again,
             agenda: Agenda::default(),
             pending: Pending::default(),
             delivered: 0,
@@ -114,7 +144,9 @@ impl<O: Observer + Send> Fleet<O> {
             last_end: Time::ZERO,
             listening,
             config,
-        }
+        };
+        fleet.plan(&plan);
+        fleet
     }
 
     /// The same, which keeps what each replica is given.
@@ -128,10 +160,7 @@ impl<O: Observer + Send> Fleet<O> {
     /// their ends.
     pub fn run(mut self, source: &mut dyn Source, outcomes: &mut dyn FnMut(Outcome)) -> Ended<O> {
         self.listening.reacts |= source.is_closed_loop();
-        let end = match self.config.end {
-            End::Drain => Time::MAX,
-            End::At(end) => end,
-        };
+        let end = self.config.end.moment();
         let ends = &mut Ends { outcomes, source };
         self.first_polls();
         let mut undrained = 0;
@@ -192,7 +221,7 @@ impl<O: Observer + Send> Fleet<O> {
         let mut any = false;
         for event in self.lanes[server].replica.take_events() {
             match event {
-                EngineEvent::FirstToken { id, at } if !self.listening.first_tokens => {
+                EngineEvent::FirstToken { id, at, .. } if !self.listening.first_tokens => {
                     self.pending.first_token(id, at + back);
                 }
                 event => {
@@ -217,115 +246,10 @@ impl<O: Observer + Send> Fleet<O> {
                 match event {
                     _ if at > end => {}
                     EngineEvent::FirstToken { id, .. } => self.pending.first_token(id, at),
-                    EngineEvent::Ended(engine) => {
-                        self.end(engine.id, Some(engine), None, at, ends);
-                    }
+                    EngineEvent::Ended(engine) => self.attempt_ended(engine, at, ends),
                 }
             }
             self.lanes[server].replica.return_events(events);
-        }
-    }
-
-    fn move_to(&mut self, at: Time) {
-        assert!(at >= self.now, "law 4: time ran back from {:?} to {at:?}", self.now);
-        self.now = at;
-    }
-
-    /// A request reaches its gateway: clients take gateways in turn.
-    fn arrive(&mut self, job: Job, ends: &mut Ends<'_>) {
-        self.move_to(job.sent + self.config.network.client_to_router);
-        let (arrival, request) = (job.arrival(), job.request);
-        let gateway = self.take_in(&arrival);
-        if self.gateways[gateway].held.is_empty() {
-            self.decide(gateway, arrival, request, ends);
-        } else {
-            self.gateways[gateway].held.push_back(arrival.id);
-            self.pending.keep(arrival, request);
-        }
-    }
-
-    /// Takes a request into the books; returns its gateway.
-    fn take_in(&mut self, arrival: &Arrival) -> usize {
-        let gateway = arrival.id.0 as usize % self.gateways.len();
-        self.pending.take_in(arrival, gateway);
-        gateway
-    }
-
-    /// Asks the policy about a request; returns whether it was kept at the gateway.
-    fn decide(&mut self, gateway: usize, arrival: Arrival, request: Request, ends: &mut Ends<'_>) -> bool {
-        let id = arrival.id;
-        let count = self.gateways.len() as u32;
-        let Gateway { router, view, sight, held } = &mut self.gateways[gateway];
-        let network = self.config.network;
-        let mut look = Look {
-            now: self.now,
-            lanes: &mut self.lanes,
-            view,
-            pending: &self.pending,
-            way: self.config.decision_gap + network.router_to_replica + network.frontend,
-            request: &request,
-            impairments: &self.config.impairments,
-            seed: self.config.seed,
-            gateway: (gateway as u32, count),
-        };
-        let decision = match sight.clairvoyant {
-            true => router.decide_knowing(&arrival, &mut look),
-            false => router.decide(&arrival, &mut look),
-        };
-        match decision {
-            Decision::Send(server) => {
-                assert!(server < self.lanes.len(), "a policy named replica {server} of {}", self.lanes.len());
-                if self.config.decision_gap == Span::ZERO {
-                    self.commit(gateway, &arrival, request, server);
-                } else {
-                    let at = self.now + self.config.decision_gap;
-                    let moment = Moment::Commit { request: id, server };
-                    self.agenda.add(at, Kind::Commit, u64::from(id.0), moment);
-                    self.pending.keep(arrival, request);
-                }
-                false
-            }
-            Decision::Hold => {
-                assert!(sight.holds, "a policy held a request without saying that it may");
-                held.push_front(id);
-                self.pending.keep(arrival, request);
-                true
-            }
-            Decision::Reject => {
-                self.end(id, None, Some(Finish::Refused), self.now, ends);
-                false
-            }
-        }
-    }
-
-    /// Gateways that learn at once what this one does and hears: all others, where they tell each other.
-    fn others(&mut self, gateway: usize) -> impl Iterator<Item = &mut Gateway> {
-        let listen = self.config.impairments.shared;
-        let all = self.gateways.iter_mut().enumerate();
-        all.filter(move |(other, _)| listen && *other != gateway).map(|(_, other)| other)
-    }
-
-    /// A decision takes effect: counters rise, and the request is on its way.
-    fn commit(&mut self, gateway: usize, arrival: &Arrival, mut request: Request, server: Server) {
-        let network = self.config.network;
-        let arrived = self.now + network.router_to_replica;
-        self.pending.sent(arrival.id, server, arrived);
-        self.gateways[gateway].view.sent(server);
-        self.gateways[gateway].router.committed(arrival, server, self.now);
-        let now = self.now;
-        for other in self.others(gateway) {
-            other.view.sent(server);
-            other.router.committed(arrival, server, now);
-        }
-        // Two of the very same rank would preempt each other for ever in vLLM, whose clocks tell them apart.
-        self.last_arrival_order = arrived.as_ps().max(self.last_arrival_order + 1);
-        request.arrival_order = self.last_arrival_order;
-        let lane = &mut self.lanes[server];
-        lane.deliver(arrived + network.frontend, self.delivered, request);
-        let replica = &mut lane.replica;
-        self.delivered += 1;
-        if self.listening.in_time() {
-            self.due.set(server, replica.next_completion());
         }
     }
 
@@ -334,130 +258,10 @@ impl<O: Observer + Send> Fleet<O> {
             Moment::Response { server, event } => self.respond(self.now, server, event, ends),
             Moment::Report { gateway } => self.report(gateway, more_arrivals, ends),
             Moment::Scraped { gateway, reports } => self.scraped(gateway, &reports),
-            Moment::Commit { request, server } => {
-                if let Some((gateway, arrival, request)) = self.pending.release(request) {
-                    self.commit(gateway, &arrival, request, server);
-                }
-            }
+            Moment::Commit { request, attempt, server } => self.gap_is_over(request, attempt, server),
+            Moment::Incident(step) => self.befall(step, more_arrivals || self.pending.any()),
+            Moment::Timeout { request, client_try, whole } => self.time_out(request, client_try, whole, ends),
+            Moment::Again { request, attempt, by_client } => self.again(request, attempt, by_client, ends),
         }
-    }
-
-    /// Something a replica produced passes the gateway on its way to the client.
-    fn respond(&mut self, at: Time, server: Server, event: EngineEvent, ends: &mut Ends<'_>) {
-        let Some(gateway_index) = self.pending.gateway_of(event.id()) else { return };
-        let feedback = match &event {
-            EngineEvent::FirstToken { id, .. } => Feedback::FirstToken { id: *id, server, at },
-            EngineEvent::Ended(engine) if engine.finish.is_complete() => {
-                let (id, output_tokens) = (engine.id, engine.output_tokens);
-                Feedback::Completed { id, server, at, output_tokens }
-            }
-            EngineEvent::Ended(engine) => Feedback::Failed { id: engine.id, server, at },
-        };
-        let ended = matches!(event, EngineEvent::Ended(_));
-        self.gateways[gateway_index].hears(&feedback, server, ended);
-        for other in self.others(gateway_index) {
-            other.hears(&feedback, server, ended);
-        }
-        match event {
-            EngineEvent::FirstToken { id, .. } => self.pending.first_token(id, at),
-            EngineEvent::Ended(engine) => self.end(engine.id, Some(engine), None, at, ends),
-        }
-        for gateway in 0..self.gateways.len() {
-            if gateway == gateway_index || self.config.impairments.shared {
-                self.ask_again(gateway, ends);
-            }
-        }
-    }
-
-    /// Asks about the requests a gateway keeps, in order, until it keeps one again.
-    fn ask_again(&mut self, gateway: usize, ends: &mut Ends<'_>) {
-        while let Some(held) = self.gateways[gateway].held.pop_front() {
-            let Some((gateway, arrival, request)) = self.pending.release(held) else { continue };
-            if self.decide(gateway, arrival, request, ends) {
-                break;
-            }
-        }
-    }
-
-    /// A request's end passes its gateway at `at` and reaches the client. `finish` says how where no engine does.
-    fn end(
-        &mut self,
-        id: RequestId,
-        engine: Option<EngineOutcome>,
-        finish: Option<Finish>,
-        at: Time,
-        ends: &mut Ends<'_>,
-    ) {
-        let Some(pending) = self.pending.remove(id) else { return };
-        self.last_end = self.last_end.max(at);
-        let to_client = self.config.network.client_to_router;
-        let tokens = engine.as_ref().map_or(0, |engine| u64::from(engine.output_tokens));
-        let per_token = self.config.network.per_token * tokens.saturating_sub(1);
-        let finish = finish.or(engine.as_ref().map(|engine| engine.finish)).unwrap_or(Finish::Unfinished);
-        // What had not happened by the end of the run is not reported as if it had.
-        let unfinished = finish == Finish::Unfinished;
-        let happened = |moment: Option<Time>| moment.filter(|&moment| !unfinished || moment <= at);
-        let outcome = Outcome {
-            attempt: Attempt { request: id, number: 0 },
-            replica: pending.server,
-            class: pending.class,
-            sent: pending.sent,
-            prompt_tokens: pending.prompt_tokens,
-            arrived: happened(pending.arrived),
-            first_token_received: happened(pending.first_token.map(|at| at + to_client)),
-            done_received: if unfinished { at } else { at + to_client + per_token },
-            engine,
-            finish,
-        };
-        if self.config.check {
-            assert!(outcome.is_causal(), "law 3: {outcome:?}");
-        }
-        ends.source.finished(&outcome);
-        (ends.outcomes)(outcome);
-    }
-
-    /// Lets the replicas run to the end, and gives every request that is left its outcome.
-    fn finish(mut self, end: Time, ends: &mut Ends<'_>) -> Ended<O> {
-        if self.listening.in_time() {
-            for server in 0..self.lanes.len() {
-                self.lanes[server].advance(end);
-                self.file_events(server);
-            }
-            while let Some((at, moment)) = self.agenda.pop() {
-                if at > end {
-                    break;
-                }
-                self.now = self.now.max(at);
-                if let Moment::Response { server, event } = moment {
-                    self.respond(at, server, event, ends);
-                }
-            }
-        } else {
-            self.drain_lanes(end, end, ends);
-        }
-        let at = match self.config.end {
-            // Who is kept at a gateway to the last has waited until now.
-            End::Drain if self.pending.any() => self.last_end.max(self.now),
-            End::Drain => self.last_end,
-            End::At(end) => end,
-        };
-        // What was sent and had not reached its gateway is under way too.
-        while ends.source.next_sent().is_some_and(|sent| sent < at) {
-            let Some(job) = ends.source.next() else { break };
-            self.take_in(&job.arrival());
-        }
-        while let Some(id) = self.pending.first() {
-            self.end(id, None, Some(Finish::Unfinished), at, ends);
-        }
-        let mut observers = Vec::with_capacity(self.lanes.len());
-        let mut replicas = Vec::with_capacity(self.lanes.len());
-        let mut deliveries = Vec::new();
-        for lane in self.lanes {
-            observers.push(lane.observer);
-            replicas.push(lane.replica);
-            deliveries.extend(lane.kept);
-        }
-        let failure = self.gateways.iter().find_map(|gateway| gateway.router.failure().map(str::to_string));
-        Ended { observers, replicas, deliveries, at, failure }
     }
 }

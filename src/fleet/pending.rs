@@ -15,12 +15,28 @@ pub(super) struct UnderWay {
     pub(super) sent: Time,
     pub(super) class: u16,
     pub(super) prompt_tokens: u32,
-    gateway: u32,
+    pub(super) gateway: u32,
     predicted_output_tokens: Option<u32>,
+    /// Tries so far but the first: of all, of the client, and of the gateway since the client's last.
+    pub(super) attempt: u16,
+    pub(super) client_tries: u16,
+    pub(super) gateway_tries: u16,
+    /// When the client sent its present try.
+    pub(super) try_sent: Time,
+    /// Where the gateway's last try failed.
+    pub(super) avoided: Option<u32>,
     pub(super) server: Option<u32>,
     pub(super) arrived: Option<Time>,
     /// When its first token passed the gateway.
     pub(super) first_token: Option<Time>,
+}
+
+impl UnderWay {
+    /// It is nowhere, and will be sent once more.
+    pub(super) fn try_anew(&mut self) {
+        self.attempt += 1;
+        (self.server, self.arrived, self.first_token) = (None, None, None);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -30,6 +46,8 @@ pub(super) struct Pending {
     window: VecDeque<Option<UnderWay>>,
     /// Those that have not been sent on: held at their gateway, or decided and not yet committed.
     kept: BTreeMap<RequestId, (Arrival, Request)>,
+    /// Those that may be sent once more, as they came.
+    originals: BTreeMap<RequestId, (Arrival, Request)>,
 }
 
 impl Pending {
@@ -51,6 +69,11 @@ impl Pending {
             prompt_tokens: arrival.prompt_tokens,
             gateway: gateway as u32,
             predicted_output_tokens: arrival.predicted_output_tokens,
+            attempt: 0,
+            client_tries: 0,
+            gateway_tries: 0,
+            try_sent: arrival.sent,
+            avoided: None,
             server: None,
             arrived: None,
             first_token: None,
@@ -59,7 +82,13 @@ impl Pending {
         assert!(before.is_none(), "request {} was sent twice", arrival.id.0);
     }
 
-    fn get(&mut self, id: RequestId) -> Option<&mut UnderWay> {
+    /// A request that has not ended.
+    pub(super) fn get(&self, id: RequestId) -> Option<&UnderWay> {
+        let place = id.0.checked_sub(self.first)?;
+        self.window.get(place as usize)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, id: RequestId) -> Option<&mut UnderWay> {
         let place = id.0.checked_sub(self.first)?;
         self.window.get_mut(place as usize)?.as_mut()
     }
@@ -69,29 +98,39 @@ impl Pending {
         self.kept.insert(arrival.id, (arrival, request));
     }
 
+    /// Remembers a request as it came, until it ends.
+    pub(super) fn remember(&mut self, arrival: &Arrival, request: &Request) {
+        self.originals.insert(arrival.id, (arrival.clone(), request.clone()));
+    }
+
+    /// A request as it came, if it was remembered.
+    pub(super) fn original(&self, id: RequestId) -> Option<(Arrival, Request)> {
+        self.originals.get(&id).cloned()
+    }
+
+    /// It is not to be sent on any more.
+    pub(super) fn forget_kept(&mut self, id: RequestId) {
+        self.kept.remove(&id);
+    }
+
     /// A kept request, to be sent on, and its gateway.
     pub(super) fn release(&mut self, id: RequestId) -> Option<(usize, Arrival, Request)> {
         let (arrival, request) = self.kept.remove(&id)?;
-        Some((self.gateway_of(id)?, arrival, request))
+        Some((self.get(id)?.gateway as usize, arrival, request))
     }
 
     /// A request is on its way to a replica.
     pub(super) fn sent(&mut self, id: RequestId, server: Server, arrives: Time) {
-        if let Some(under_way) = self.get(id) {
+        if let Some(under_way) = self.get_mut(id) {
             (under_way.server, under_way.arrived) = (Some(server as u32), Some(arrives));
         }
     }
 
     /// Its first token passes the gateway at `at`.
     pub(super) fn first_token(&mut self, id: RequestId, at: Time) {
-        if let Some(under_way) = self.get(id) {
+        if let Some(under_way) = self.get_mut(id) {
             under_way.first_token = Some(at);
         }
-    }
-
-    /// The gateway of a request that has not ended.
-    pub(super) fn gateway_of(&mut self, id: RequestId) -> Option<usize> {
-        self.get(id).map(|under_way| under_way.gateway as usize)
     }
 
     /// Whether anybody is under way.
@@ -101,8 +140,7 @@ impl Pending {
 
     /// What a predictor has said of a request's output length.
     pub(super) fn predicted(&self, id: RequestId) -> Option<u32> {
-        let place = id.0.checked_sub(self.first)?;
-        self.window.get(place as usize)?.as_ref()?.predicted_output_tokens
+        self.get(id)?.predicted_output_tokens
     }
 
     /// The oldest request under way.
@@ -114,6 +152,7 @@ impl Pending {
     pub(super) fn remove(&mut self, id: RequestId) -> Option<UnderWay> {
         let place = id.0.checked_sub(self.first)?;
         let under_way = self.window.get_mut(place as usize)?.take()?;
+        self.originals.remove(&id);
         // The window begins with one that is under way, so whether it is empty says whether anybody is.
         while self.window.pop_front_if(|oldest| oldest.is_none()).is_some() {
             self.first += 1;

@@ -39,7 +39,10 @@ impl<O: Observer + Send> Fleet<O> {
             self.gateways.iter().any(of)
         };
         let undecided = self.gateways.iter().any(|gateway| !gateway.held.is_empty()) && anything_out();
-        if more_arrivals || undecided || ends.source.is_closed_loop() && self.pending.any() {
+        if more_arrivals
+            || undecided
+            || (ends.source.is_closed_loop() || self.tries_again) && self.pending.any()
+        {
             let at = self.now + interval;
             self.agenda.add(at, Kind::Report, gateway as u64, Moment::Report { gateway });
         }
@@ -50,7 +53,7 @@ impl<O: Observer + Send> Fleet<O> {
         self.lanes.par_iter_mut().with_min_len(LANES_A_THREAD).for_each(|lane| lane.advance(now));
         let impairments = self.config.impairments;
         if impairments.poll_loss == 0.0 && impairments.scrape == Span::ZERO {
-            for (server, lane) in self.lanes.iter().enumerate() {
+            for (server, lane) in self.lanes.iter().enumerate().filter(|(_, lane)| lane.answers()) {
                 self.gateways[gateway].view.reported(server, lane.replica.signals(), now);
             }
             return;
@@ -60,7 +63,7 @@ impl<O: Observer + Send> Fleet<O> {
         let mut losses = self.config.seed.stream(Purpose::PollLoss, index);
         let mut reports = Vec::with_capacity(self.lanes.len());
         for (server, lane) in self.lanes.iter().enumerate() {
-            if losses.random::<f64>() >= impairments.poll_loss {
+            if losses.random::<f64>() >= impairments.poll_loss && lane.answers() {
                 reports.push((server, Glimpse { signals: lane.replica.signals(), taken_at: now }));
             }
         }

@@ -10,6 +10,7 @@ pub mod defaults;
 pub mod gpus;
 pub mod memory;
 pub mod models;
+pub mod start_up;
 
 pub use catalogue::CatalogueError;
 pub use config_json::ConfigError;

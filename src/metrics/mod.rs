@@ -3,6 +3,8 @@
 //! Knows outcomes and runs of steps, and turns them into quantiles, rates and verdicts on objectives. Does
 //! not know how they came about. Definitions are those of vLLM's own benchmark.
 
+mod aftermath;
+mod bad_day;
 mod class;
 mod crowd;
 pub mod distribution;
@@ -12,6 +14,8 @@ pub mod quantile;
 pub mod summary;
 pub mod windows;
 
+pub use aftermath::{Aftermath, aftermath};
+pub use bad_day::{BadDay, IncidentSummary};
 pub use class::ClassSummary;
 pub use distribution::{Distribution, Distributions};
 pub use histogram::Histogram;

@@ -8,7 +8,7 @@ use super::class::{ClassSummary, ClassTally};
 use super::crowd::Crowd;
 use super::lane::{LaneStats, median_batch};
 use super::quantile::{Quantiles, Sample};
-use super::{Distributions, Histogram, TimelinePoint};
+use super::{BadDay, Distributions, Histogram, TimelinePoint};
 use crate::request::{Finish, Outcome};
 use crate::signals::Signals;
 use crate::time::{Span, Time};
@@ -136,6 +136,10 @@ pub struct RunSummary {
     pub classes: Vec<ClassSummary>,
     /// By replica.
     pub replicas: Vec<ReplicaSummary>,
+    /// What befell the fleet; absent where nothing could.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(default)]
+    pub bad_day: Option<BadDay>,
     /// How latencies are spread, where several runs are set side by side.
     #[serde(skip)]
     pub distributions: Option<Distributions>,
@@ -153,6 +157,8 @@ pub struct Collector {
     completed: u64,
     rejected: u64,
     aborted: u64,
+    lost: u64,
+    timed_out: u64,
     unfinished: u64,
     good: u64,
     first_sent: Option<Time>,
@@ -174,6 +180,16 @@ pub struct Collector {
 }
 
 impl Collector {
+    /// Requests so far whose replica died.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Requests so far whose client gave up.
+    pub fn timed_out(&self) -> u64 {
+        self.timed_out
+    }
+
     /// Only requests sent within `counted` are in the figures. Those of `classes`, by their numbers, must meet
     /// what their class must.
     pub fn new(counted: Range<Time>, objectives: Objectives, classes: &[(String, Objectives)]) -> Collector {
@@ -204,8 +220,10 @@ impl Collector {
         self.offered += 1;
         let kind = match outcome.finish {
             Finish::Stop | Finish::Length => &mut self.completed,
-            Finish::Refused | Finish::TooLong => &mut self.rejected,
+            Finish::Refused | Finish::TooLong | Finish::Unavailable => &mut self.rejected,
             Finish::Aborted => &mut self.aborted,
+            Finish::Lost => &mut self.lost,
+            Finish::TimedOut => &mut self.timed_out,
             Finish::Unfinished => &mut self.unfinished,
         };
         *kind += 1;
@@ -300,6 +318,7 @@ impl Collector {
             steps: lanes.iter().map(|(_, stats, _)| stats.steps).sum(),
             classes: std::mem::take(&mut self.classes).into_iter().map(ClassTally::summarise).collect(),
             replicas: self.by_replica(lanes, ended),
+            bad_day: None,
             distributions,
         }
     }

@@ -226,6 +226,7 @@ mod tests {
             done_received: at(sent_ms + took_ms),
             engine: Some(EngineOutcome {
                 id: RequestId(number),
+                attempt: 0,
                 queued: at(sent_ms),
                 scheduled: Some(at(sent_ms)),
                 first_token: Some(at(sent_ms + took_ms)),

@@ -3,6 +3,7 @@
 use super::scheduler::Scheduler;
 use super::sequence::Slot;
 use super::step::{Scheduled, Step};
+use crate::request::RequestId;
 
 impl Scheduler {
     /// A request that ended or lost its place is off the clock's books. `tick` is the next to be composed.
@@ -15,6 +16,17 @@ impl Scheduler {
         self.settle_one(slot, tick);
         self.forget_who_left();
         true
+    }
+
+    /// Takes a request off the clock while `late` steps more are in flight than there are at schedule().
+    pub(super) fn settle_late(&mut self, id: RequestId, tick: u64, late: u32) {
+        let Some(&slot) = self.slots.get(&id) else { return };
+        let sampled = self.sequence(slot).sampled;
+        self.take_off(slot, tick);
+        let sequence = self.sequence_mut(slot);
+        if sequence.sampled != sampled {
+            sequence.output -= late;
+        }
     }
 
     pub(super) fn forget_off_clock(&mut self, slot: Slot) {

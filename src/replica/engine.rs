@@ -23,7 +23,7 @@ use super::scheduler::Scheduler;
 use super::step::Step;
 use super::{EngineConfig, Input, Limit, Path, Recorder};
 use crate::observe::{GapRun, Observer, Pace, StepRun, Taken};
-use crate::request::{Ledger, RequestId};
+use crate::request::{Finish, Ledger, RequestId};
 use crate::signals::Signals;
 use crate::step_time::{Batch, Chunk, Decodes, StepTime};
 use crate::time::{Span, Time};
@@ -54,7 +54,7 @@ pub(super) struct Listeners<'a> {
 
 #[derive(Clone, Debug)]
 pub(super) struct Engine {
-    path: Path,
+    pub(super) path: Path,
     pub(super) scheduler: Scheduler,
     pub(super) step_time: Arc<dyn StepTime>,
     /// When the engine loop can act next.
@@ -72,8 +72,8 @@ pub(super) struct Engine {
     /// Loads under way: the step whose output reports them at the earliest.
     loads: VecDeque<(u64, RequestId)>,
     signals: Signals,
-    ledger: Ledger,
-    ledger_until: Time,
+    pub(super) ledger: Ledger,
+    pub(super) ledger_until: Time,
     #[expect(clippy::vec_box, reason = "boxes move between here and the steps in flight")]
     spare: Vec<Box<Step>>,
     /// The newest step's, with the decodes beside them.
@@ -108,6 +108,12 @@ impl Engine {
             taken: Vec::new(),
             check: false,
         }
+    }
+
+    /// Goes on where `before` stopped at `at`: in time, and in the numbers of steps.
+    pub(super) fn follow(&mut self, before: &Engine, at: Time) {
+        (self.steps, self.literal_steps, self.check) = (before.steps, before.literal_steps, before.check);
+        (self.ledger, self.ledger_until) = (before.ledger, at);
     }
 
     pub(super) fn scheduler(&self) -> &Scheduler {
@@ -256,7 +262,8 @@ impl Engine {
             match input {
                 Input::Add(request) => self.scheduler.add(request, self.clock),
                 Input::Abort(id) => {
-                    let aborted = self.scheduler.abort(id, self.steps, self.clock, &self.ledger, events);
+                    let (scheduler, now) = (&mut self.scheduler, self.clock);
+                    let aborted = scheduler.end(id, Finish::Aborted, self.steps, now, &self.ledger, events);
                     if let (Some(true), Some(in_flight)) = (aborted, self.in_flight.back_mut()) {
                         in_flight.decodes -= 1;
                     }
@@ -264,7 +271,7 @@ impl Engine {
                         recorder.aborted(id);
                     }
                 }
-                Input::Control(control) => match control {},
+                Input::Control(_) => unreachable!("orders are kept apart from inputs"),
             }
         }
     }

@@ -138,6 +138,7 @@ mod tests {
             output_tokens,
             max_tokens,
             priority: 0,
+            attempt: 0,
             arrival_order: u64::from(id),
             content: Content::from_runs([ContentRun { stream: u64::from(id % 3), position: 0, tokens: 64 }]),
             remote_tokens: 0,

@@ -16,12 +16,13 @@
 //!   every step
 //! - `jump`: many steps at once
 //! - `imagine`: copies that run ahead, with guessed lengths
+//! - `life`: an engine starts, slows down and dies
 //! - [`lockstep`]: engines of one server that share experts, and so every step
 
 use std::sync::Arc;
 
 use crate::observe::{Observer, Silence};
-use crate::request::{EngineOutcome, Finish, Ledger, Request, RequestId};
+use crate::request::{Finish, Request, RequestId};
 use crate::signals::Signals;
 use crate::step_time::{Batch, StepTime};
 use crate::time::Time;
@@ -39,6 +40,7 @@ mod imagine;
 pub(crate) mod inbox;
 mod jump;
 mod kv_cache;
+mod life;
 pub mod lockstep;
 pub mod output;
 mod prefix_table;
@@ -51,6 +53,8 @@ pub use config::{EngineConfig, SchedulingPolicy, Speculation};
 use engine::{Engine, Listeners};
 pub use imagine::Lengths;
 use inbox::Inbox;
+pub use life::Control;
+use life::Life;
 pub use output::EngineEvent;
 pub use scheduler::Scheduler;
 pub use step::{Scheduled, Step, Totals};
@@ -65,10 +69,6 @@ pub enum Input {
     /// An order to the engine itself.
     Control(Control),
 }
-
-/// Orders to an engine: none yet. Slow-downs, drains and crashes will be its variants.
-#[derive(Clone, Copy, Debug)]
-pub enum Control {}
 
 /// How a replica composes its steps: to the same result, at another cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +109,7 @@ pub struct Replica {
     inbox: Inbox,
     engine: Engine,
     events: Vec<EngineEvent>,
+    life: Life,
 }
 
 impl Replica {
@@ -119,7 +120,12 @@ impl Replica {
 
     /// The same, composing its steps in a given way.
     pub fn on_path(config: EngineConfig, step_time: Arc<dyn StepTime>, path: Path) -> Replica {
-        Replica { inbox: Inbox::default(), engine: Engine::new(config, step_time, path), events: Vec::new() }
+        Replica {
+            inbox: Inbox::default(),
+            engine: Engine::new(config, step_time.clone(), path),
+            events: Vec::new(),
+            life: Life::new(step_time),
+        }
     }
 
     /// Watches laws 2 and 5 at every step from here on; slow.
@@ -135,19 +141,9 @@ impl Replica {
     pub fn deliver(&mut self, at: Time, seq: u64, input: Input) {
         match input {
             Input::Add(request) if !self.admissible(request.prompt_tokens) => {
-                self.events.push(EngineEvent::Ended(EngineOutcome {
-                    id: request.id,
-                    queued: at,
-                    scheduled: None,
-                    first_token: None,
-                    done: at,
-                    output_tokens: 0,
-                    cached_tokens: 0,
-                    preemptions: 0,
-                    decode_parts: Ledger::default(),
-                    finish: Finish::TooLong,
-                }));
+                self.events.push(EngineEvent::Ended(life::turned_away(&request, at, Finish::TooLong)));
             }
+            Input::Control(control) => self.life.order(at, control),
             input => self.inbox.deliver(at, seq, input),
         }
     }
@@ -160,13 +156,13 @@ impl Replica {
     /// Lives up to `until`, telling `observer` of its steps. Going there in two goes is the same (law 12).
     pub fn advance(&mut self, until: Limit, observer: &mut dyn Observer) {
         let listeners = &mut Listeners { observer, recorder: None };
-        self.engine.advance(until, &mut self.inbox, &mut self.events, listeners);
+        self.live(until, listeners);
     }
 
     /// Like [`Replica::advance`], with every step written down.
     pub fn advance_recorded(&mut self, until: Limit, recorder: &mut dyn Recorder) {
         let listeners = &mut Listeners { observer: &mut Silence, recorder: Some(recorder) };
-        self.engine.advance(until, &mut self.inbox, &mut self.events, listeners);
+        self.live(until, listeners);
     }
 
     /// Takes what has come out since the last call, in order of processing.
@@ -194,7 +190,13 @@ impl Replica {
     /// nothing is here.
     pub fn next_completion(&self) -> Option<Time> {
         let refused = self.events.iter().map(EngineEvent::at);
-        refused.chain(self.engine.next_completion(&self.inbox)).min()
+        let next = match self.life.up {
+            true => self.engine.next_completion(&self.inbox),
+            false => self.inbox.next_at(),
+        };
+        // An order may be the end of everything here.
+        let order = self.life.next_order().filter(|_| next.is_some() || self.inbox.next_at().is_some());
+        refused.chain(next).chain(order).min()
     }
 
     /// What the engine was started with.

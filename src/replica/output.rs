@@ -16,6 +16,8 @@ pub enum EngineEvent {
     FirstToken {
         /// Which request.
         id: RequestId,
+        /// Which try at it.
+        attempt: u32,
         /// When.
         at: Time,
     },
@@ -24,6 +26,14 @@ pub enum EngineEvent {
 }
 
 impl EngineEvent {
+    /// Which try at its request it is about.
+    pub fn attempt(&self) -> u32 {
+        match self {
+            EngineEvent::FirstToken { attempt, .. } => *attempt,
+            EngineEvent::Ended(outcome) => outcome.attempt,
+        }
+    }
+
     /// When it came out of the engine.
     pub fn at(&self) -> Time {
         match self {
@@ -84,7 +94,8 @@ impl Scheduler {
             if sequence.first_token.is_none() {
                 sequence.first_token = Some(now);
                 sequence.ledger_at_first_token = *ledger;
-                events.push(EngineEvent::FirstToken { id: part.id, at: now });
+                let attempt = sequence.request.attempt;
+                events.push(EngineEvent::FirstToken { id: part.id, attempt, at: now });
             } else {
                 token(sequence.last_token);
             }
@@ -145,11 +156,20 @@ impl Scheduler {
         request.max_tokens.unwrap_or(self.config.max_model_len.saturating_sub(request.prompt_tokens))
     }
 
+    /// Those who have not ended, in order of number.
+    pub(super) fn unfinished(&self) -> Vec<RequestId> {
+        let here = self.sequences.iter().filter(|sequence| sequence.state != State::Finished);
+        let mut ids: Vec<RequestId> = here.map(|sequence| sequence.request.id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// Ends a request whatever its state, before the step of `tick` is composed. Its blocks are free at once,
     /// unless a load is still filling them. Returns whether it was on the decode clock; none if it was not here.
-    pub(super) fn abort(
+    pub(super) fn end(
         &mut self,
         id: RequestId,
+        finish: Finish,
         tick: u64,
         now: Time,
         ledger: &Ledger,
@@ -162,7 +182,7 @@ impl Scheduler {
             State::Running => self.running.retain(|&other| other != slot),
             _ => self.remove_from_waiting(slot),
         }
-        self.finish(slot, Finish::Aborted, now, ledger, events);
+        self.finish(slot, finish, now, ledger, events);
         Some(was_on_clock)
     }
 
@@ -233,6 +253,7 @@ impl Scheduler {
             sequence.first_token.map_or(Ledger::default(), |_| ledger.since(&sequence.ledger_at_first_token));
         events.push(EngineEvent::Ended(EngineOutcome {
             id: sequence.request.id,
+            attempt: sequence.request.attempt,
             queued: sequence.queued,
             scheduled: sequence.scheduled,
             first_token: sequence.first_token,

@@ -71,13 +71,17 @@ fn answer(search: &Capacity, quantity: Quantity) -> String {
         format!("; {} $ an hour{tokens}", number(usd))
     });
     match quantity {
-        Quantity::Replicas { down, .. } => {
+        Quantity::Replicas { down, failing, .. } => {
             let down = match down {
                 0 => String::new(),
                 down => format!(", of which {down} may be down from the start"),
             };
             let replicas = if point.replicas == 1 { "replica" } else { "replicas" };
-            format!("- {of}: {} {replicas}{down}{cost}\n", counts(point))
+            let failing = match failing {
+                0 => String::new(),
+                failing => format!(", of which {failing} may crash midway"),
+            };
+            format!("- {of}: {} {replicas}{down}{failing}{cost}\n", counts(point))
         }
         Quantity::Rate => format!(
             "- {of}: {}{} requests/s, {} times the scenario's rate{cost}\n",

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::metrics::RunSummary;
 use crate::metrics::windows::Episode;
+use crate::metrics::{Aftermath, RunSummary};
 use crate::study::compare::Comparison;
 use crate::study::ranking::Ranked;
 use crate::study::stability::Stability;
@@ -53,6 +53,10 @@ struct RankedFile<'a> {
     /// When its objectives were missed in the first repetition; absent where requests were not kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     episodes: Option<&'a [Episode]>,
+    /// The first repetition around its incidents.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(default)]
+    aftermath: Option<Aftermath>,
     repetitions: &'a [RunSummary],
 }
 
@@ -77,6 +81,7 @@ fn ranked(ranked: &Ranked) -> RankedFile<'_> {
             .iter()
             .map(|(objective, met)| Objective { objective, met: *met })
             .collect(),
+        aftermath: ranked.aftermath,
         episodes: ranked.windows.as_ref().map(|windows| &windows.episodes[..]),
         repetitions: &ranked.repetitions,
     }

@@ -2,6 +2,7 @@
 //!
 //! Knows how a comparison is written. Does not know how it came about, nor where the bytes go.
 
+mod bad_day;
 pub mod capacity;
 pub mod csv;
 pub mod explanation;

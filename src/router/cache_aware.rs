@@ -113,6 +113,7 @@ impl Router for CacheAware {
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         let (servers, now) = (glance.servers(), glance.now());
+        let among = glance.candidates();
         let (least, most) = least_and_most_in_flight(glance);
         let Parameters { cache_threshold, balance_abs_threshold, balance_rel_threshold, fallback, .. } =
             self.parameters;
@@ -120,19 +121,21 @@ impl Router for CacheAware {
             && f64::from(most) > balance_rel_threshold * f64::from(least);
         if !uneven {
             let matched = self.belief(servers).matched(arrival, servers, now, false);
-            let longest = matched.iter().max().copied().unwrap_or(0);
+            let longest = among.iter().map(|server| matched[server]).max().unwrap_or(0);
             let rate = f64::from(longest * BLOCK_TOKENS) / f64::from(arrival.prompt_tokens.max(1));
             if rate > cache_threshold {
-                return Decision::Send(matched.iter().position(|own| *own == longest).unwrap_or(0));
+                return Decision::Send(
+                    among.iter().find(|server| matched[*server] == longest).unwrap_or(among.at(0)),
+                );
             }
             if fallback == Fallback::SmallestTree {
                 let belief = self.belief(servers);
                 let tree = |server: &Server| belief.blocks_at(*server);
-                return Decision::Send((0..servers).min_by_key(tree).unwrap_or(0));
+                return Decision::Send(among.iter().min_by_key(tree).unwrap_or(among.at(0)));
             }
         }
         let rank = |server: &Server| (glance.mine(*server).in_flight, self.processed[*server]);
-        Decision::Send((0..servers).min_by_key(rank).unwrap_or(0))
+        Decision::Send(among.iter().min_by_key(rank).unwrap_or(among.at(0)))
     }
 
     fn committed(&mut self, arrival: &Arrival, server: Server, at: Time) {

@@ -44,9 +44,9 @@ impl Router for DrainTime {
     }
 
     fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
-        let (servers, now) = (glance.servers(), glance.now());
+        let (among, now) = (glance.candidates(), glance.now());
         let ends = &mut self.ends;
-        let scores = (0..servers).map(|server| {
+        let scores = among.iter().map(|server| {
             let ends = &mut ends[server];
             while ends.pop_front_if(|at| now.saturating_since(*at) > WINDOW).is_some() {}
             let drain = if ends.is_empty() { UNKNOWN_PER_S } else { ends.len() as f64 / WINDOW.as_s() };

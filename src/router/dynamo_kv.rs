@@ -102,7 +102,7 @@ pub struct DynamoKv {
     decided: FxHashMap<RequestId, (u64, Vec<u64>)>,
     /// Lists of blocks that nobody needs any more.
     spare: Vec<Vec<u64>>,
-    /// Of the decision under way, by replica: tokens cached, blocks that would be new, costs and weights.
+    /// Of the decision under way: tokens cached and blocks that would be new by replica, costs and weights by candidate.
     cached: Vec<u32>,
     new: Vec<u32>,
     costs: Vec<f64>,
@@ -164,8 +164,8 @@ impl DynamoKv {
         (!self.parameters.use_kv_events).then(|| self.belief.get_or_insert_with(|| Belief::new(keeping)))
     }
 
-    /// By chance, the cheaper the likelier.
-    fn softly(&mut self) -> Server {
+    /// The place of one in the list of costs by chance, the cheaper the likelier.
+    fn softly(&mut self) -> usize {
         let costs = &self.costs;
         let (least, most) = costs.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), cost| {
             (least.min(*cost), most.max(*cost))
@@ -174,10 +174,10 @@ impl DynamoKv {
         self.weights.clear();
         self.weights.extend(costs.iter().map(|cost| (-(cost - least) / width).exp()));
         let mut left = self.stream.random::<f64>() * self.weights.iter().sum::<f64>();
-        for (server, weight) in self.weights.iter().enumerate() {
+        for (place, weight) in self.weights.iter().enumerate() {
             left -= weight;
             if left < 0.0 {
-                return server;
+                return place;
             }
         }
         costs.len() - 1
@@ -195,7 +195,7 @@ impl Router for DynamoKv {
     }
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
-        let servers = glance.servers();
+        let (servers, among) = (glance.servers(), glance.candidates());
         let block = glance.facts(0).engine.block_size;
         let mut blocks = self.spare.pop().unwrap_or_default();
         leading_keys(arrival.id, &arrival.content, block, arrival.prompt_tokens.div_ceil(block), &mut blocks);
@@ -212,7 +212,7 @@ impl Router for DynamoKv {
         let Parameters { overlap_score_credit, prefill_load_scale, router_temperature, .. } = self.parameters;
         let prompt = u64::from(arrival.prompt_tokens);
         self.costs.clear();
-        self.costs.extend((0..servers).map(|server| {
+        self.costs.extend(among.iter().map(|server| {
             let raw = (self.prefill.at(server) + prompt) as f64 / f64::from(block);
             let credit = overlap_score_credit * f64::from(cached[server] / block);
             let decode = self.active.counts[server] + self.new[server];
@@ -222,6 +222,7 @@ impl Router for DynamoKv {
             true => self.softly(),
             false => self.picker.least(self.costs.iter().copied().enumerate()),
         };
+        let chosen = among.at(chosen);
         self.decided.insert(arrival.id, (prompt - u64::from(cached[chosen]).min(prompt), blocks));
         self.cached = cached;
         Decision::Send(chosen)

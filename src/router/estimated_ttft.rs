@@ -43,13 +43,15 @@ impl Router for EstimatedTtft {
     }
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
+        let among = glance.candidates();
         self.own.clear();
-        self.own.extend((0..glance.servers()).map(|server| {
+        self.own.resize(glance.servers(), 0);
+        for server in among.iter() {
             let cached = glance.cached_tokens(server, arrival);
-            prices::uncached(glance.facts(server), arrival.prompt_tokens, cached).as_ps()
-        }));
-        let ttft = |(server, own): (Server, &u64)| (server, self.queued_ps.at(server) + own);
-        let chosen = self.picker.least(self.own.iter().enumerate().map(ttft));
+            self.own[server] = prices::uncached(glance.facts(server), arrival.prompt_tokens, cached).as_ps();
+        }
+        let ttft = |server: Server| (server, self.queued_ps.at(server) + self.own[server]);
+        let chosen = self.picker.least(among.iter().map(ttft));
         self.queued_ps.decide(arrival.id, self.own[chosen]);
         Decision::Send(chosen)
     }

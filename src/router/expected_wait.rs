@@ -100,7 +100,9 @@ impl Load {
         let (since, before) = *self.base.get_or_insert((glimpse.taken_at, generated));
         let window = glimpse.taken_at.saturating_since(since);
         if window >= LEAST_WINDOW {
-            let rate = (generated - before) as f64 / window.as_s();
+            // A counter that has fallen is that of a new process.
+            let fresh = generated.checked_sub(before).unwrap_or(generated);
+            let rate = fresh as f64 / window.as_s();
             self.throughput = (rate > 0.0).then_some(rate);
             self.base = Some((glimpse.taken_at, generated));
         }
@@ -143,9 +145,11 @@ impl Router for ExpectedWait {
     }
 
     fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
-        let servers = glance.servers();
+        let among = glance.candidates();
+        let servers = among.len();
         let (mut reported, mut throughputs) = (0u32, 0.0);
-        for (server, load) in self.loads.iter_mut().enumerate() {
+        for server in among.iter() {
+            let load = &mut self.loads[server];
             load.read(glance.signals(server));
             if load.is_reported() {
                 reported += 1;
@@ -155,10 +159,10 @@ impl Router for ExpectedWait {
         self.drawn.clear();
         let choices = self.parameters.choices as usize;
         if choices == 0 || choices >= servers {
-            self.drawn.extend(0..servers);
+            self.drawn.extend(among.iter());
         }
         while self.drawn.len() < choices.min(servers) {
-            let server = self.stream.random_range(0..servers);
+            let server = among.at(self.stream.random_range(0..servers));
             if !self.drawn.contains(&server) {
                 self.drawn.push(server);
             }

@@ -68,9 +68,9 @@ impl Router for FreeBlocksPerRequest {
     }
 
     fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
+        let among = glance.candidates();
         self.freest.clear();
-        self.freest
-            .extend((0..glance.servers()).map(|server| (freeness(&glance.signals(server).signals), server)));
+        self.freest.extend(among.iter().map(|server| (freeness(&glance.signals(server).signals), server)));
         self.freest.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         let among = self.top_k.min(self.freest.len());
         let place = if among > 1 { self.stream.random_range(0..among) } else { 0 };

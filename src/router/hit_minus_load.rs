@@ -53,15 +53,15 @@ impl Router for HitMinusLoad {
     }
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
-        let servers = glance.servers();
+        let among = glance.candidates();
         let load = |glance: &dyn Glance, server: Server| f64::from(glance.mine(server).in_flight);
-        let mean = (0..servers).map(|server| load(glance, server)).sum::<f64>() / servers as f64;
+        let mean = among.iter().map(|server| load(glance, server)).sum::<f64>() / among.len() as f64;
         let score = |server: Server| {
             let cached = f64::from(glance.cached_tokens(server, arrival));
             let hit = cached / f64::from(arrival.prompt_tokens.max(1));
             (server, self.beta * (load(glance, server) - mean) / mean.max(1.0) - hit)
         };
-        Decision::Send(self.picker.least((0..servers).map(score)))
+        Decision::Send(self.picker.least(among.iter().map(score)))
     }
 }
 

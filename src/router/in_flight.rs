@@ -2,7 +2,7 @@
 //!
 //! Knows what it was told of sends and ends. Finds the fewest among n replicas by looking at log n of them.
 
-use super::{Server, Ties};
+use super::{Candidates, Server, Ties};
 use crate::random::{Purpose, Seed, Stream};
 
 use rand::RngExt;
@@ -14,6 +14,10 @@ pub struct InFlight {
     /// replicas have so few.
     nodes: Vec<Fewest>,
     leaves: usize,
+    /// Of each replica, whoever may be chosen.
+    counts: Vec<u32>,
+    /// Who stands in the tree, by the generation of their list.
+    generation: u64,
     ties: Ties,
     stream: Stream,
     last: Option<Server>,
@@ -42,15 +46,19 @@ impl InFlight {
     /// The counts of gateway `gateway`, all zero.
     pub fn new(ties: Ties, seed: Seed, gateway: u64) -> InFlight {
         let stream = seed.stream(Purpose::Routing, gateway);
-        InFlight { nodes: Vec::new(), leaves: 0, ties, stream, last: None }
+        InFlight { nodes: Vec::new(), leaves: 0, counts: Vec::new(), generation: 0, ties, stream, last: None }
     }
 
-    /// The replica with the fewest of `servers`, equals by rule.
+    /// The candidate with the fewest among `servers` replicas, equals by rule.
     ///
     /// # Panics
-    /// If there is none, or they have become others.
-    pub fn fewest(&mut self, servers: usize) -> Server {
+    /// If there is none, or the replicas have become others.
+    pub fn fewest(&mut self, servers: usize, among: &Candidates) -> Server {
         self.grow(servers);
+        if self.generation != among.generation() {
+            self.generation = among.generation();
+            self.seat(among);
+        }
         let equals = self.nodes[1].replicas;
         let place = match self.ties {
             Ties::First => 0,
@@ -83,7 +91,16 @@ impl InFlight {
         }
         self.leaves = servers.next_power_of_two();
         self.nodes = vec![NOBODY; 2 * self.leaves];
-        self.nodes[self.leaves..self.leaves + servers].fill(Fewest { requests: 0, replicas: 1 });
+        self.counts = vec![0; servers];
+        self.seat(&Candidates::all(servers));
+    }
+
+    /// These stand in the tree, and nobody else.
+    fn seat(&mut self, among: &Candidates) {
+        self.nodes[self.leaves..].fill(NOBODY);
+        for server in among.iter() {
+            self.nodes[self.leaves + server] = Fewest { requests: self.counts[server], replicas: 1 };
+        }
         for node in (1..self.leaves).rev() {
             self.nodes[node] = Fewest::of(self.nodes[2 * node], self.nodes[2 * node + 1]);
         }
@@ -91,7 +108,11 @@ impl InFlight {
 
     fn change(&mut self, server: Server, to: impl Fn(u32) -> u32) {
         let mut node = self.leaves + server;
-        self.nodes[node].requests = to(self.nodes[node].requests);
+        self.counts[server] = to(self.counts[server]);
+        if self.nodes[node] == NOBODY {
+            return;
+        }
+        self.nodes[node].requests = self.counts[server];
         while node > 1 {
             node /= 2;
             self.nodes[node] = Fewest::of(self.nodes[2 * node], self.nodes[2 * node + 1]);
@@ -141,21 +162,32 @@ mod tests {
         /// The judge looks at every replica.
         #[test]
         fn it_picks_as_a_look_at_all_would(
-            servers in 1usize..40, deeds in prop::collection::vec(any::<(bool, usize)>(), 0..200), seed in any::<u64>(),
+            servers in 1usize..40, deeds in prop::collection::vec(any::<(u8, usize)>(), 0..200), seed in any::<u64>(),
         ) {
             for ties in [Ties::First, Ties::Random, Ties::Rotating] {
                 let mut fast = InFlight::new(ties, Seed(seed), 0);
                 let mut judge = Picker::new(ties, Seed(seed), 0);
                 let mut counts = vec![0u32; servers];
-                for &(ends, server) in &deeds {
+                let mut among = Candidates::all(servers);
+                for (generation, &(deed, server)) in deeds.iter().enumerate() {
                     let server = server % servers;
-                    if ends && counts[server] > 0 {
+                    if deed < 20 {
+                        // Somebody goes or comes, but the last.
+                        let there = among.contains(server);
+                        let others = (0..servers).filter(|other| (*other == server) != among.contains(*other));
+                        let others: Vec<Server> = others.collect();
+                        if !there || !others.is_empty() {
+                            among = Candidates::of(others, generation as u64 + 1);
+                        }
+                        continue;
+                    }
+                    if deed < 140 && counts[server] > 0 {
                         counts[server] -= 1;
                         fast.ended(server);
                         continue;
                     }
-                    let chosen = fast.fewest(servers);
-                    prop_assert_eq!(chosen, judge.least(counts.iter().copied().enumerate()));
+                    let chosen = fast.fewest(servers, &among);
+                    prop_assert_eq!(chosen, judge.least(among.iter().map(|server| (server, counts[server]))));
                     counts[chosen] += 1;
                     fast.sent(chosen);
                 }

@@ -35,13 +35,13 @@ impl Router for JoinIdleQueue {
     }
 
     fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
-        let servers = glance.servers();
-        let mut idle = (0..servers).filter(|&server| glance.mine(server).in_flight == 0);
+        let among = glance.candidates();
+        let mut idle = among.iter().filter(|&server| glance.mine(server).in_flight == 0);
         let place = match idle.clone().count() {
-            0 => return Decision::Send(self.stream.random_range(0..servers)),
+            0 => return Decision::Send(among.at(self.stream.random_range(0..among.len()))),
             count => self.stream.random_range(0..count),
         };
-        Decision::Send(idle.nth(place).unwrap_or(0))
+        Decision::Send(idle.nth(place).unwrap_or(among.at(0)))
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::{Clairvoyance, Decision, Feedback, Glance, Router, Server, Sight};
+use super::{Clairvoyance, Decision, Feedback, Glance, Router, Server, Sight, fewest_in_flight};
 use crate::request::{Arrival, RequestId};
 use crate::time::Time;
 
@@ -63,14 +63,14 @@ impl Router for Judged {
         let Decision::Send(chosen) = decision else { return decision };
         // A request that can end nowhere is refused wherever it goes: nothing is to be judged.
         let Some(chosen_end) = knows.true_completion(chosen, Time::MAX) else { return decision };
-        let servers = knows.servers();
-        let fewest = (0..servers).min_by_key(|&server| knows.mine(server).in_flight).unwrap_or(chosen);
+        let among = knows.candidates();
+        let fewest = fewest_in_flight(&among, knows);
         let fewest_end = match fewest == chosen {
             true => chosen_end,
             false => knows.true_completion(fewest, Time::MAX).unwrap_or(chosen_end),
         };
         let mut best_end = chosen_end.min(fewest_end);
-        for server in (0..servers).filter(|&server| server != chosen && server != fewest) {
+        for server in among.iter().filter(|&server| server != chosen && server != fewest) {
             best_end = knows.true_completion(server, best_end).unwrap_or(best_end).min(best_end);
         }
         let judgement =

@@ -82,6 +82,7 @@ impl Router for LatencyAverage {
 
     fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         let (servers, now) = (glance.servers(), glance.now());
+        let among = glance.candidates();
         self.samples.resize(servers, VecDeque::new());
         let ttl = Span::from_s_f64(self.parameters.ttl_s);
         let mean = |samples: &mut VecDeque<(Time, Span)>| {
@@ -90,11 +91,11 @@ impl Router for LatencyAverage {
         };
         self.means.clear();
         self.means.extend(self.samples.iter_mut().map(mean));
-        let lowest = self.means.iter().copied().fold(f64::INFINITY, f64::min);
+        let lowest = among.iter().map(|server| self.means[server]).fold(f64::INFINITY, f64::min);
         let bound = lowest * (1.0 + self.parameters.lowest_latency_buffer);
-        let mut quick = (0..servers).filter(|&server| self.means[server] <= bound);
+        let mut quick = among.iter().filter(|&server| self.means[server] <= bound);
         let place = self.stream.random_range(0..quick.clone().count());
-        Decision::Send(quick.nth(place).unwrap_or(0))
+        Decision::Send(quick.nth(place).unwrap_or(among.at(0)))
     }
 
     fn committed(&mut self, arrival: &Arrival, _server: Server, at: Time) {

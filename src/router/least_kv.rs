@@ -41,8 +41,8 @@ impl Router for LeastKv {
     }
 
     fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
-        let servers = glance.servers();
-        let scores = (0..servers).map(|server| (server, glance.signals(server).signals.kv_cache_usage()));
+        let among = glance.candidates();
+        let scores = among.iter().map(|server| (server, glance.signals(server).signals.kv_cache_usage()));
         Decision::Send(self.picker.least(scores))
     }
 }

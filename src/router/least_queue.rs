@@ -33,9 +33,9 @@ impl Router for LeastQueue {
 
     fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         // Scaling does not change who is least.
-        let servers = glance.servers();
+        let among = glance.candidates();
         Decision::Send(
-            self.picker.least((0..servers).map(|server| (server, glance.signals(server).signals.waiting))),
+            self.picker.least(among.iter().map(|server| (server, glance.signals(server).signals.waiting))),
         )
     }
 }

@@ -46,7 +46,7 @@ impl Router for LeastRequest {
     }
 
     fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
-        Decision::Send(self.in_flight.fewest(glance.servers()))
+        Decision::Send(self.in_flight.fewest(glance.servers(), &glance.candidates()))
     }
 
     fn committed(&mut self, _arrival: &Arrival, server: Server, _at: Time) {

@@ -71,13 +71,13 @@ impl Router for LeastTokens {
     }
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
-        let servers = glance.servers();
+        let (servers, among) = (glance.servers(), glance.candidates());
         let cached = cached(&mut self.prefix, arrival, servers, glance.now());
         let load = |server: Server| {
             let own = arrival.prompt_tokens - cached.get(server).unwrap_or(&0);
             (server, ((self.in_flight.at(server) + u64::from(own)) as f64 / SCALE_TOKENS).min(1.0))
         };
-        Decision::Send(self.picker.least((0..servers).map(load)))
+        Decision::Send(self.picker.least(among.iter().map(load)))
     }
 
     fn committed(&mut self, arrival: &Arrival, server: Server, at: Time) {

@@ -42,15 +42,18 @@ impl Router for LMetric {
     }
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
+        let among = glance.candidates();
         self.uncached.clear();
-        self.uncached.extend((0..glance.servers()).map(|server| {
-            u64::from(arrival.prompt_tokens.saturating_sub(glance.cached_tokens(server, arrival)))
-        }));
-        let score = |(server, own): (Server, &u64)| {
+        self.uncached.resize(glance.servers(), 0);
+        for server in among.iter() {
+            self.uncached[server] =
+                u64::from(arrival.prompt_tokens.saturating_sub(glance.cached_tokens(server, arrival)));
+        }
+        let score = |server: Server| {
             let batch = u64::from(glance.mine(server).in_flight) + 1;
-            (server, (self.in_flight.at(server) + own) * batch)
+            (server, (self.in_flight.at(server) + self.uncached[server]) * batch)
         };
-        let chosen = self.picker.least(self.uncached.iter().enumerate().map(score));
+        let chosen = self.picker.least(among.iter().map(score));
         self.in_flight.decide(arrival.id, self.uncached[chosen]);
         Decision::Send(chosen)
     }

@@ -11,6 +11,7 @@ use crate::time::{Span, Time};
 pub mod approximate_prefix;
 pub mod belief;
 pub mod cache_aware;
+pub mod candidates;
 pub mod characters;
 pub mod drain_time;
 pub mod dynamo_kv;
@@ -64,6 +65,7 @@ pub mod view;
 pub mod vllm_dp;
 pub mod weighted_round_robin;
 
+pub use candidates::Candidates;
 pub use policies::{COMPARED, POLICIES, PolicyError, PolicyInfo};
 pub use view::{Facts, Impairments, View};
 
@@ -96,8 +98,10 @@ pub struct Mine {
 pub trait Glance {
     /// The moment of the decision.
     fn now(&self) -> Time;
-    /// How many replicas there are: 0 .. servers().
+    /// How many replicas there are, whether they may be chosen or not: 0 .. servers().
     fn servers(&self) -> usize;
+    /// Those that may be chosen.
+    fn candidates(&self) -> Candidates;
     /// What the operator knows of a replica: flags and card.
     fn facts(&self, server: Server) -> &Facts;
     /// Its gauges, as fresh or as stale as the scenario says.
@@ -229,11 +233,18 @@ pub trait Router: Send {
     }
 }
 
-/// The least and the most requests in flight at any replica, by the gateway's own count.
+/// The least and the most requests in flight at any candidate, by the gateway's own count.
 fn least_and_most_in_flight(glance: &dyn Glance) -> (u32, u32) {
-    (0..glance.servers())
+    let among = glance.candidates();
+    among
+        .iter()
         .map(|server| glance.mine(server).in_flight)
         .fold((u32::MAX, 0), |(least, most), own| (least.min(own), most.max(own)))
+}
+
+/// The candidate with the fewest requests in flight by the gateway's own count, the first of equals.
+fn fewest_in_flight(among: &Candidates, glance: &(impl Glance + ?Sized)) -> Server {
+    among.iter().min_by_key(|&server| glance.mine(server).in_flight).unwrap_or(among.at(0))
 }
 
 /// How a policy chooses among equals.

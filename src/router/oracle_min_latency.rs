@@ -38,7 +38,7 @@ impl Router for OracleMinLatency {
 
     fn decide_knowing(&mut self, _arrival: &Arrival, knows: &mut dyn Clairvoyance) -> Decision {
         self.order.clear();
-        self.order.extend(0..knows.servers());
+        self.order.extend(knows.candidates().iter());
         self.order.sort_by_key(|&server| knows.mine(server).in_flight);
         let mut best: Option<(Time, Server)> = None;
         for &server in &self.order {

@@ -92,7 +92,9 @@ impl Backend {
         let before = self.report.replace(glimpse);
         let Some(before) = before.filter(|before| before.taken_at < glimpse.taken_at) else { return };
         let window = glimpse.taken_at - before.taken_at;
-        let answers = glimpse.signals.successes - before.signals.successes;
+        let (now, then) = (glimpse.signals.successes, before.signals.successes);
+        // A counter that has fallen is that of a new process.
+        let answers = now.checked_sub(then).unwrap_or(now);
         let utilisation = glimpse.signals.kv_cache_usage();
         if answers > 0 && utilisation > 0.0 {
             self.first_at.get_or_insert(glimpse.taken_at);
@@ -139,6 +141,7 @@ impl Router for OrcaWeighted {
 
     fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         let (servers, now) = (glance.servers(), glance.now());
+        let among = glance.candidates();
         self.backends.resize(servers, Backend::default());
         for (server, backend) in self.backends.iter_mut().enumerate() {
             let glimpse = glance.signals(server);
@@ -156,7 +159,9 @@ impl Router for OrcaWeighted {
             let (server, generation) = (self.turn as usize % servers, self.turn / servers as u64);
             self.turn += 1;
             let stride = self.strides[server];
-            if (stride * generation + MOST / 2 * server as u64) % MOST >= MOST - stride {
+            if among.contains(server)
+                && (stride * generation + MOST / 2 * server as u64) % MOST >= MOST - stride
+            {
                 return Decision::Send(server);
             }
         }

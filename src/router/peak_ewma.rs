@@ -85,12 +85,14 @@ impl Router for PeakEwma {
     }
 
     fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
-        let servers = glance.servers();
+        let among = glance.candidates();
+        let servers = among.len();
         if servers == 1 {
-            return Decision::Send(0);
+            return Decision::Send(among.at(0));
         }
         let first = self.stream.random_range(0..servers);
         let second = (first + self.stream.random_range(1..servers)) % servers;
+        let (first, second) = (among.at(first), among.at(second));
         let load = |server: Server| self.averages[server].0 * f64::from(glance.mine(server).in_flight + 1);
         Decision::Send(if load(second) < load(first) { second } else { first })
     }

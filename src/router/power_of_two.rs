@@ -65,10 +65,10 @@ impl Router for PowerOfTwo {
     }
 
     fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
-        let servers = glance.servers();
+        let among = glance.candidates();
         self.drawn.clear();
-        while self.drawn.len() < self.choices.min(servers) {
-            let server = self.stream.random_range(0..servers);
+        while self.drawn.len() < self.choices.min(among.len()) {
+            let server = among.at(self.stream.random_range(0..among.len()));
             if !self.drawn.contains(&server) {
                 self.drawn.push(server);
             }

@@ -112,6 +112,7 @@ struct Sent {
 
 #[derive(Clone, Copy, Debug)]
 struct Cost {
+    server: Server,
     load_ps: u64,
     eviction_ps: u64,
     own_ps: u64,
@@ -136,6 +137,7 @@ impl PrebleE2 {
 
     fn weigh(&mut self, arrival: &Arrival, glance: &dyn Glance) {
         let servers = glance.servers();
+        let among = glance.candidates();
         let engine = &glance.facts(0).engine;
         let keeping = Keeping {
             block_tokens: engine.block_size,
@@ -149,7 +151,7 @@ impl PrebleE2 {
         let hit_share = self.tokens.1 as f64 / self.tokens.0.max(1) as f64;
         self.costs.clear();
         belief.matched(arrival, servers, glance.now(), false);
-        for server in 0..servers {
+        for server in among.iter() {
             let cached = belief.last_matched()[server] * keeping.block_tokens;
             let facts = glance.facts(server);
             let new_blocks = (arrival.prompt_tokens - cached).div_ceil(keeping.block_tokens);
@@ -158,6 +160,7 @@ impl PrebleE2 {
             let again = prices::prefill(facts, evicted * u64::from(keeping.block_tokens)).as_ps() as f64;
             let in_flight = f64::from(glance.mine(server).in_flight);
             self.costs.push(Cost {
+                server,
                 load_ps: self.servers[server].saturating_add((in_flight * decode_ps) as u64),
                 eviction_ps: (again * hit_share) as u64,
                 own_ps: prices::uncached(facts, arrival.prompt_tokens, cached).as_ps(),
@@ -186,17 +189,18 @@ impl Router for PrebleE2 {
         let uneven = most as f64 > self.parameters.imbalance_factor * least as f64;
         let exploits = f64::from(longest) > self.parameters.exploit_above * f64::from(arrival.prompt_tokens);
         let places = || 0..costs.len();
-        let explored = || places().min_by_key(|&server| costs[server].whole()).unwrap_or(0);
+        let explored = || places().min_by_key(|&place| costs[place].whole()).unwrap_or(0);
         let chosen = match exploits {
             false => explored(),
             true => {
-                let holders = places().filter(|&server| costs[server].cached == longest);
-                let holder = holders.min_by_key(|&server| costs[server].load_ps).unwrap_or(0);
+                let holders = places().filter(|&place| costs[place].cached == longest);
+                let holder = holders.min_by_key(|&place| costs[place].load_ps).unwrap_or(0);
                 if uneven && costs[holder].load_ps == most { explored() } else { holder }
             }
         };
-        self.decided.insert(arrival.id, (costs[chosen].cached, costs[chosen].own_ps));
-        Decision::Send(chosen)
+        let Cost { server, cached, own_ps, .. } = costs[chosen];
+        self.decided.insert(arrival.id, (cached, own_ps));
+        Decision::Send(server)
     }
 
     fn committed(&mut self, arrival: &Arrival, server: Server, at: Time) {

@@ -339,7 +339,7 @@ impl Router for PredictedCompletion {
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         let now = glance.now();
         let mut best: Option<((Span, u32), Server)> = None;
-        for server in 0..glance.servers() {
+        for server in glance.candidates().iter() {
             let signals = glance.signals(server).signals;
             let mine = glance.mine(server);
             let facts = glance.facts(server);

@@ -141,6 +141,7 @@ struct Sent {
 /// An endpoint as it is scored.
 #[derive(Clone, Copy, Debug)]
 struct Endpoint {
+    server: Server,
     features: Features,
     in_flight: u32,
     /// Objective less prediction, seconds: of TTFT and of TPOT.
@@ -166,15 +167,18 @@ pub struct PredictedLatency {
     decided: FxHashMap<RequestId, Features>,
     sent: FxHashMap<RequestId, Sent>,
     endpoints: Vec<Endpoint>,
-    set: Vec<Server>,
+    /// Places in that list.
+    set: Vec<usize>,
 }
 
 impl PredictedLatency {
     fn look(&mut self, arrival: &Arrival, glance: &mut dyn Glance) {
         let servers = glance.servers();
+        let among = glance.candidates();
         let cached = self.prefix.cached_tokens(arrival, servers, glance.now());
         self.endpoints.clear();
-        for (server, &cached) in cached.iter().enumerate() {
+        for server in among.iter() {
+            let cached = cached[server];
             let signals = glance.signals(server).signals;
             let prompt = f64::from(arrival.prompt_tokens);
             let cached_share = f64::from(cached.min(arrival.prompt_tokens)) / prompt.max(1.0);
@@ -198,6 +202,7 @@ impl PredictedLatency {
             let ttft = predict(&self.ttft, self.parameters.ttft_slo_ms);
             let tpot = predict(&self.tpot, self.parameters.tpot_slo_ms);
             self.endpoints.push(Endpoint {
+                server,
                 features,
                 in_flight: glance.mine(server).in_flight,
                 headroom: ttft.zip(tpot),
@@ -214,7 +219,7 @@ impl PredictedLatency {
         let endpoints = &self.endpoints;
         let mut take = |which: &dyn Fn(&Endpoint) -> bool| {
             self.set.clear();
-            self.set.extend((0..endpoints.len()).filter(|&server| which(&endpoints[server])));
+            self.set.extend((0..endpoints.len()).filter(|&place| which(&endpoints[place])));
             !self.set.is_empty()
         };
         let fits = |endpoint: &Endpoint| headroom(endpoint).0 > 0.0 && headroom(endpoint).1 > 0.0;
@@ -258,23 +263,23 @@ impl Router for PredictedLatency {
         let chosen = if self.endpoints.iter().all(|endpoint| endpoint.headroom.is_some()) {
             let positive = self.choose_set();
             let endpoints = &self.endpoints;
-            let size = |server: Server| {
-                let (ttft, tpot) = endpoints[server].headroom.unwrap_or((0.0, 0.0));
+            let size = |place: usize| {
+                let (ttft, tpot) = endpoints[place].headroom.unwrap_or((0.0, 0.0));
                 (ttft.abs(), tpot.abs())
             };
             let range = |of: &dyn Fn((f64, f64)) -> f64| {
-                self.set.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), &server| {
-                    (least.min(of(size(server))), most.max(of(size(server))))
+                self.set.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), &place| {
+                    (least.min(of(size(place))), most.max(of(size(place))))
                 })
             };
             let (ttfts, tpots) = (range(&|size| size.0), range(&|size| size.1));
             let Parameters { ttft_weight, tpot_weight, strategy, .. } = self.parameters;
             let sign = if positive && strategy == Strategy::Most { -1.0 } else { 1.0 };
-            let score = |server: Server| {
-                let (ttft, tpot) = (within(ttfts, size(server).0), within(tpots, size(server).1));
+            let score = |place: usize| {
+                let (ttft, tpot) = (within(ttfts, size(place).0), within(tpots, size(place).1));
                 sign * (ttft_weight * ttft.unwrap_or(0.0) + tpot_weight * tpot.unwrap_or(0.0))
             };
-            self.picker.least(self.set.iter().map(|&server| (server, score(server))))
+            self.picker.least(self.set.iter().map(|&place| (place, score(place))))
         } else {
             let longest = self.endpoints.iter().map(|endpoint| endpoint.waiting).max().unwrap_or(0);
             let score = |endpoint: &Endpoint| {
@@ -283,8 +288,9 @@ impl Router for PredictedLatency {
             };
             self.picker.least(self.endpoints.iter().map(score).enumerate())
         };
-        self.decided.insert(arrival.id, self.endpoints[chosen].features);
-        Decision::Send(chosen)
+        let Endpoint { server, features, .. } = self.endpoints[chosen];
+        self.decided.insert(arrival.id, features);
+        Decision::Send(server)
     }
 
     fn committed(&mut self, arrival: &Arrival, server: Server, at: Time) {

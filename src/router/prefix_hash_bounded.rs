@@ -84,19 +84,19 @@ impl Router for PrefixHashBounded {
     }
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
-        let servers = glance.servers();
+        let (servers, among) = (glance.servers(), glance.candidates());
         let tokens = self.parameters.prefix_tokens.min(arrival.prompt_tokens).max(1);
         leading_keys(arrival.id, &arrival.content, tokens, 1, &mut self.keys);
         let load = |server: Server| glance.mine(server).in_flight;
-        let total: u32 = (0..servers).map(load).sum();
-        let bound = self.parameters.load_factor * f64::from(total + 1) / servers as f64;
+        let total: u32 = among.iter().map(load).sum();
+        let bound = self.parameters.load_factor * f64::from(total + 1) / among.len() as f64;
         let fits = |server: &Server| f64::from(load(*server)) <= bound;
-        let mut walk = self.ring.walk(self.keys[0], servers).peekable();
-        let owner = walk.peek().copied().unwrap_or(0);
+        let mut walk = self.ring.walk(self.keys[0], servers, &among).peekable();
+        let owner = walk.peek().copied().unwrap_or(among.at(0));
         let chosen = match self.parameters.overflow {
             _ if fits(&owner) => Some(owner),
             Overflow::Clockwise => walk.find(fits),
-            Overflow::LeastLoaded => (0..servers).filter(fits).min_by_key(|server| load(*server)),
+            Overflow::LeastLoaded => among.iter().filter(fits).min_by_key(|server| load(*server)),
         };
         Decision::Send(chosen.unwrap_or(owner))
     }

@@ -77,10 +77,11 @@ impl Router for PrefixSigma {
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         self.servers = glance.servers();
+        let among = glance.candidates();
         let load = |server: Server| glance.mine(server).in_flight;
         let (least, most) = least_and_most_in_flight(glance);
         let uneven = most - least > self.parameters.imbalance_threshold;
-        let asked = (0..self.servers).filter(|&server| !uneven || load(server) == least);
+        let asked = among.iter().filter(|&server| !uneven || load(server) == least);
         let loads = asked.clone().map(|server| f64::from(load(server)));
         let count = loads.clone().count() as f64;
         let mean = loads.clone().sum::<f64>() / count;

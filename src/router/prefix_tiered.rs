@@ -70,25 +70,26 @@ impl Router for PrefixTiered {
     }
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
-        let servers = glance.servers();
+        let (servers, among) = (glance.servers(), glance.candidates());
         self.servers = servers;
         let (least, most) = least_and_most_in_flight(glance);
         let load = |server: Server| glance.mine(server).in_flight;
         let parted = self.parameters.imbalanced_threshold.is_some_and(|threshold| most - least >= threshold);
-        if parted || (0..servers).all(|server| self.belief.blocks_at(server) == 0) {
-            let first = self.stream.random_range(0..servers);
-            let second = (first + self.stream.random_range(0..servers.max(2) - 1) + 1) % servers;
+        if parted || among.iter().all(|server| self.belief.blocks_at(server) == 0) {
+            let first = self.stream.random_range(0..among.len());
+            let second = (first + self.stream.random_range(0..among.len().max(2) - 1) + 1) % among.len();
+            let (first, second) = (among.at(first), among.at(second));
             return Decision::Send(if load(second) < load(first) { second } else { first });
         }
         let matched = self.belief.matched(arrival, servers, glance.now(), false);
-        let longest = matched.iter().max().copied().unwrap_or(0);
+        let longest = among.iter().map(|server| matched[server]).max().unwrap_or(0);
         let rate = f64::from(longest * BLOCK_TOKENS) / f64::from(arrival.prompt_tokens.max(1));
         let chosen = if rate >= self.parameters.match_rate_threshold {
-            (0..servers).filter(|&server| matched[server] == longest).min_by_key(|&server| load(server))
+            among.iter().filter(|&server| matched[server] == longest).min_by_key(|&server| load(server))
         } else {
-            (0..servers).min_by_key(|&server| (self.belief.blocks_at(server), load(server)))
+            among.iter().min_by_key(|&server| (self.belief.blocks_at(server), load(server)))
         };
-        Decision::Send(chosen.unwrap_or(0))
+        Decision::Send(chosen.unwrap_or(among.at(0)))
     }
 
     fn committed(&mut self, arrival: &Arrival, server: Server, at: Time) {

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::belief::{Belief, Keeping};
-use super::{Decision, Glance, PolicyInfo, Router, Server, Sight};
+use super::{Decision, Glance, PolicyInfo, Router, Server, Sight, fewest_in_flight};
 use crate::random::{Purpose, Stream};
 use crate::request::Arrival;
 use crate::time::Time;
@@ -61,15 +61,15 @@ impl Router for PrefixTrie {
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         self.servers = glance.servers();
+        let among = glance.candidates();
         let matched = self.belief.matched(arrival, self.servers, glance.now(), false);
-        let deepest = matched.iter().max().copied().unwrap_or(0);
+        let deepest = among.iter().map(|server| matched[server]).max().unwrap_or(0);
         if deepest * CHUNK_TOKENS < self.least_tokens {
-            let fewest = |server: &Server| glance.mine(*server).in_flight;
-            return Decision::Send((0..self.servers).min_by_key(fewest).unwrap_or(0));
+            return Decision::Send(fewest_in_flight(&among, glance));
         }
-        let mut best = (0..self.servers).filter(|&server| matched[server] == deepest);
+        let mut best = among.iter().filter(|&server| matched[server] == deepest);
         let place = self.stream.random_range(0..best.clone().count());
-        Decision::Send(best.nth(place).unwrap_or(0))
+        Decision::Send(best.nth(place).unwrap_or(among.at(0)))
     }
 
     fn committed(&mut self, arrival: &Arrival, server: Server, at: Time) {

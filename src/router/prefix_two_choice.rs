@@ -86,15 +86,15 @@ impl Router for PrefixTwoChoice {
     }
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
-        let servers = glance.servers();
+        let (servers, among) = (glance.servers(), glance.candidates());
         let tokens = self.parameters.prefix_tokens.min(arrival.prompt_tokens).max(1);
         leading_keys(arrival.id, &arrival.content, tokens, 1, &mut self.keys);
         let key = self.keys[0];
-        let first = self.ring.first(key, servers);
+        let first = self.ring.first(key, servers, &among);
         // The second hash goes on from key to key until it names somebody else.
         let mut second = first;
-        for attempt in 0..u64::from(servers > 1) * 64 {
-            second = self.ring.first(mix(key ^ SECOND ^ attempt), servers);
+        for attempt in 0..u64::from(among.len() > 1) * 64 {
+            second = self.ring.first(mix(key ^ SECOND ^ attempt), servers, &among);
             if second != first {
                 break;
             }

@@ -147,10 +147,10 @@ impl Prequal {
     }
 
     fn probe(&mut self, glance: &mut dyn Glance) {
-        let servers = glance.servers();
+        let among = glance.candidates();
         self.asked.clear();
-        while self.asked.len() < (self.parameters.probe_rate as usize).min(servers) {
-            let server = self.stream.random_range(0..servers);
+        while self.asked.len() < (self.parameters.probe_rate as usize).min(among.len()) {
+            let server = among.at(self.stream.random_range(0..among.len()));
             if self.asked.contains(&server) {
                 continue;
             }
@@ -176,12 +176,14 @@ impl Router for Prequal {
     }
 
     fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
-        let (servers, now) = (glance.servers(), glance.now());
+        let (among, now) = (glance.candidates(), glance.now());
         let age = Span::from_s_f64(self.parameters.max_age_s);
         while self.pool.pop_front_if(|probe| now.saturating_since(probe.taken_at) > age).is_some() {}
+        // The pool holds nobody who cannot be reached.
+        self.pool.retain(|probe| among.contains(probe.server));
         let chosen = match self.best(false) {
             Some(place) if self.pool.len() >= 2 => self.pool[place].server,
-            _ => self.stream.random_range(0..servers),
+            _ => among.at(self.stream.random_range(0..among.len())),
         };
         for _ in 0..self.parameters.remove_rate {
             let place = if self.worst_next { self.best(true) } else { (!self.pool.is_empty()).then_some(0) };

@@ -45,6 +45,7 @@ impl Router for Random {
     }
 
     fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
-        Decision::Send(self.stream.random_range(0..glance.servers()))
+        let among = glance.candidates();
+        Decision::Send(among.at(self.stream.random_range(0..among.len())))
     }
 }

@@ -36,7 +36,10 @@ impl Router for RoundRobin {
     }
 
     fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
-        let server = self.next % glance.servers();
+        let among = glance.candidates();
+        let next = self.next % glance.servers();
+        let place = among.place(next).unwrap_or_else(|behind| behind % among.len());
+        let server = among.at(place);
         self.next = server + 1;
         Decision::Send(server)
     }

@@ -11,7 +11,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 
 use super::scripting::Script;
-use super::{Decision, Feedback, Glance, Picker, PolicyInfo, Router, Server, Sight, Ties, epp};
+use super::{Candidates, Decision, Feedback, Glance, Picker, PolicyInfo, Router, Server, Sight, Ties, epp};
 use crate::request::Arrival;
 use crate::time::Time;
 
@@ -70,14 +70,14 @@ pub struct ScriptPolicy {
 
 impl ScriptPolicy {
     fn answer(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Result<Decision, String> {
-        let (servers, now) = (glance.servers(), glance.now());
+        let (among, now) = (glance.candidates(), glance.now());
         if self.script.has("choose", 2) {
-            let replicas = (0..servers).map(|server| self.script.replica(server, arrival, glance)).collect();
+            let replicas = among.iter().map(|server| self.script.replica(server, arrival, glance)).collect();
             let answer = self.script.choose(arrival, now, replicas)?;
-            return self.decision(&answer, servers);
+            return self.decision(&answer, &among);
         }
         self.scores.clear();
-        for server in 0..servers {
+        for server in among.iter() {
             let replica = self.script.replica(server, arrival, glance);
             let score = self.script.score(arrival, now, replica)?;
             self.scores.push((server, -score));
@@ -85,14 +85,14 @@ impl ScriptPolicy {
         Ok(Decision::Send(self.picker.least(self.scores.iter().copied())))
     }
 
-    fn decision(&self, answer: &Dynamic, servers: usize) -> Result<Decision, String> {
+    fn decision(&self, answer: &Dynamic, among: &Candidates) -> Result<Decision, String> {
         let file = &self.file;
         if let Ok(index) = answer.as_int() {
-            let server = usize::try_from(index).ok().filter(|server| *server < servers);
-            return server.map(Decision::Send).ok_or(format!(
-                "{file}: `choose` answered replica {index}, and there are 0 to {}",
-                servers - 1
-            ));
+            let server = usize::try_from(index).ok().filter(|server| among.contains(*server));
+            return server.map(Decision::Send).ok_or_else(|| {
+                let up: Vec<String> = among.iter().map(|server| server.to_string()).collect();
+                format!("{file}: `choose` answered replica {index}, expected one of {}", up.join(", "))
+            });
         }
         let word = answer.clone().into_string();
         match word.as_deref() {
@@ -213,7 +213,7 @@ mod tests {
         let nan = failure("fn score(request, replica) { 0.0 / 0.0 }");
         assert!(nan.contains("answered NaN for replica 0"), "{nan}");
         let unknown = failure("fn choose(request, replicas) { 7 }");
-        assert!(unknown.contains("answered replica 7, and there are 0 to 2"), "{unknown}");
+        assert!(unknown.contains("answered replica 7, expected one of 0, 1, 2"), "{unknown}");
         let field = failure("fn score(request, replica) {\n  replica.queue\n}");
         assert!(field.starts_with("router.parameters.source:2:") && field.contains("queue"), "{field}");
         for seconds in ["1", "0.5"] {

@@ -66,14 +66,15 @@ impl Router for SessionHash {
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         let (servers, now) = (glance.servers(), glance.now());
+        let among = glance.candidates();
         if let Some(session) = arrival.session {
-            return Decision::Send(self.ring.walk(session, servers).next().unwrap_or(0));
+            return Decision::Send(self.ring.first(session, servers, &among));
         }
         for sends in &mut self.sends {
             while sends.pop_front_if(|at| now.saturating_since(*at) > WINDOW).is_some() {}
         }
         let fewest = |server: &Server| self.sends[*server].len();
-        Decision::Send((0..servers).min_by_key(fewest).unwrap_or(0))
+        Decision::Send(among.iter().min_by_key(fewest).unwrap_or(among.at(0)))
     }
 
     fn committed(&mut self, _arrival: &Arrival, server: Server, at: Time) {

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 
-use super::{Decision, Glance, PolicyInfo, Router, Server, Sight};
+use super::{Decision, Glance, PolicyInfo, Router, Server, Sight, fewest_in_flight};
 use crate::random::mix;
 use crate::request::Arrival;
 use crate::time::{Span, Time};
@@ -72,10 +72,9 @@ impl Router for SessionSticky {
     }
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
-        let (servers, now) = (glance.servers(), glance.now());
+        let (among, now) = (glance.candidates(), glance.now());
         let Some(session) = arrival.session else {
-            let fewest = |server: &Server| glance.mine(*server).in_flight;
-            return Decision::Send((0..servers).min_by_key(fewest).unwrap_or(0));
+            return Decision::Send(fewest_in_flight(&among, glance));
         };
         if now.saturating_since(self.swept) >= SWEEP {
             let (ttl, counts) = (self.ttl, &mut self.counts);
@@ -86,18 +85,26 @@ impl Router for SessionSticky {
             });
             self.swept = now;
         }
-        if let Some((server, _)) = self.homes.get(&session) {
+        // Who cannot be reached is home no more.
+        if let Some((server, _)) = self.homes.get(&session)
+            && among.contains(*server)
+        {
             return Decision::Send(*server);
         }
         let rank = |server: &Server| (self.counts[*server], mix(mix(session) ^ *server as u64));
-        Decision::Send((0..servers).min_by_key(rank).unwrap_or(0))
+        Decision::Send(among.iter().min_by_key(rank).unwrap_or(among.at(0)))
     }
 
     fn committed(&mut self, arrival: &Arrival, server: Server, at: Time) {
-        if let Some(session) = arrival.session
-            && self.homes.insert(session, (server, at)).is_none()
-        {
-            self.counts[server] += 1;
+        let Some(session) = arrival.session else { return };
+        match self.homes.insert(session, (server, at)) {
+            Some((before, _)) if before == server => {}
+            before => {
+                self.counts[server] += 1;
+                if let Some((before, _)) = before {
+                    self.counts[before] -= 1;
+                }
+            }
         }
     }
 }

@@ -91,10 +91,11 @@ impl Router for SimulateAhead {
     }
 
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
-        let servers = glance.servers();
+        let among = glance.candidates();
+        let servers = among.len();
         let assumed = self.assumed();
         self.asked.clear();
-        self.asked.extend(0..servers);
+        self.asked.extend(among.iter());
         let choices = self.parameters.choices as usize;
         if choices > 0 && choices < servers {
             for place in 0..choices {

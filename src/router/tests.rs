@@ -35,6 +35,8 @@ pub(super) struct Scene {
     pub(super) mine: Vec<Mine>,
     /// What the engines have cached, whatever is asked for.
     pub(super) cached: Vec<u32>,
+    /// Who may be chosen; everybody if none is named.
+    pub(super) up: Vec<Server>,
     pub(super) gateway: (u32, u32),
     /// When a request would end, by a copy that runs ahead.
     pub(super) ends: Vec<Time>,
@@ -57,9 +59,15 @@ impl Scene {
             taken_at: at_s(100),
             mine: vec![Mine::default(); servers],
             cached: vec![0; servers],
+            up: Vec::new(),
             gateway: (0, 1),
             ends: vec![at_s(101); servers],
-            facts: Facts { labels: Vec::new(), engine, step_time: std::sync::Arc::new(step_time) },
+            facts: Facts {
+                labels: Vec::new(),
+                engine,
+                step_time: std::sync::Arc::new(step_time),
+                start_up: Span::from_s(60),
+            },
         }
     }
 
@@ -93,6 +101,13 @@ impl Glance for Scene {
 
     fn servers(&self) -> usize {
         self.mine.len()
+    }
+
+    fn candidates(&self) -> Candidates {
+        match self.up.is_empty() {
+            true => Candidates::all(self.mine.len()),
+            false => Candidates::of(self.up.iter().copied(), self.up.iter().map(|server| 1 << server).sum()),
+        }
     }
 
     fn facts(&self, _server: Server) -> &Facts {
@@ -132,4 +147,40 @@ impl Glance for Scene {
 pub(super) fn policy(name: &str, parameters: &str) -> Box<dyn Router> {
     let parameters = parameters.parse::<toml::Table>().expect("parameters of a test");
     policies::build(name, &parameters, Seed(1), 0).expect("a policy")
+}
+
+/// Who is down gets nothing, whatever a policy has remembered of it, and whoever comes back gets something again.
+#[test]
+fn every_policy_sends_to_candidates_alone() {
+    for info in POLICIES {
+        if info.name == "script" || info.name == "oracle-min-latency" {
+            continue;
+        }
+        let mut router = policy(info.name, "");
+        let mut scene = Scene::of(6);
+        let mut sent = [0; 6];
+        for id in 0..300u32 {
+            scene.up = match id / 60 {
+                0 | 4 => Vec::new(),
+                1 => vec![1, 2, 5],
+                2 => vec![0, 3],
+                _ => vec![4],
+            };
+            scene.now += Span::from_ms(20);
+            let mut arrival = prompt(id, u64::from(id % 7), 400);
+            arrival.session = (id % 3 > 0).then_some(u64::from(id % 11));
+            let Decision::Send(server) = router.decide(&arrival, &mut scene) else { continue };
+            assert!(scene.candidates().contains(server), "{} sent to replica {server}", info.name);
+            router.committed(&arrival, server, scene.now);
+            scene.mine[server].in_flight += 1;
+            sent[server] += 1;
+            if id % 3 > 0 {
+                let (id, at) = (arrival.id, scene.now);
+                router.heard(&Feedback::FirstToken { id, server, at });
+                router.heard(&Feedback::Completed { id, server, at, output_tokens: 20 });
+                scene.mine[server].in_flight -= 1;
+            }
+        }
+        assert_eq!(sent.iter().sum::<i32>(), 300, "{}", info.name);
+    }
 }

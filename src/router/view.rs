@@ -20,6 +20,8 @@ pub struct Facts {
     pub engine: EngineConfig,
     /// The price of a batch there.
     pub step_time: Arc<dyn StepTime>,
+    /// From the start of its process until it is ready.
+    pub start_up: Span,
 }
 
 impl Facts {
@@ -48,6 +50,12 @@ pub struct Impairments {
 
 /// What stale gauges are taken for: nothing is free, and very many wait.
 const SATURATED_QUEUE: u32 = 1_000_000;
+
+/// The gauges of a replica that can take nothing more.
+pub fn saturated(signals: Signals) -> Signals {
+    let kv_blocks_usable = signals.kv_blocks_usable.max(1);
+    Signals { waiting: SATURATED_QUEUE, kv_blocks_usable, kv_blocks_used: kv_blocks_usable, ..signals }
+}
 
 /// One gateway's private state.
 #[derive(Clone, Debug)]
@@ -82,13 +90,11 @@ impl View {
     /// The last report of a replica's gauges, as it is taken at `now`: one past its limit counts as saturated, which is how
     /// llm-d's utilisation detector fails closed.
     pub fn report(&self, server: Server, now: Time) -> Glimpse {
-        let Glimpse { mut signals, taken_at } = self.reports[server];
-        if self.staleness_limit.is_some_and(|limit| now.saturating_since(taken_at) > limit) {
-            signals.waiting = SATURATED_QUEUE;
-            signals.kv_blocks_usable = signals.kv_blocks_usable.max(1);
-            signals.kv_blocks_used = signals.kv_blocks_usable;
+        let Glimpse { signals, taken_at } = self.reports[server];
+        match self.staleness_limit.is_some_and(|limit| now.saturating_since(taken_at) > limit) {
+            true => Glimpse { signals: saturated(signals), taken_at },
+            false => Glimpse { signals, taken_at },
         }
-        Glimpse { signals, taken_at }
     }
 
     /// A request was sent.

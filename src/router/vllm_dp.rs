@@ -55,14 +55,12 @@ impl Router for VllmDp {
             }
         }
         let (client, clients) = glance.gateway();
+        let among = glance.candidates();
         let start = servers * client as usize / clients as usize;
         let score = |counts: &Counts| WAITING_WEIGHT * counts.waiting + counts.running;
-        let mut chosen = start;
-        for server in (start..start + servers).map(|server| server % servers) {
-            if score(&self.counts[server]) < score(&self.counts[chosen]) {
-                chosen = server;
-            }
-        }
+        let from_there = (start..start + servers).map(|server| server % servers);
+        let up = from_there.filter(|&server| among.contains(server));
+        let chosen = up.min_by_key(|&server| score(&self.counts[server])).unwrap_or(among.at(0));
         self.counts[chosen].waiting += clients;
         Decision::Send(chosen)
     }

@@ -53,8 +53,9 @@ impl Router for WeightedRoundRobin {
     fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         self.credits.resize(glance.servers(), 0.0);
         let mut total = 0.0;
-        let mut chosen = 0;
-        for server in 0..self.credits.len() {
+        let among = glance.candidates();
+        let mut chosen = among.at(0);
+        for server in among.iter() {
             let weight = self.weights.get(server).copied().unwrap_or(1.0);
             total += weight;
             self.credits[server] += weight;

@@ -5,6 +5,7 @@
 //! the same confidence; else it is open, and more repetitions would tell. A size that cannot bear what is offered, whose queue grows
 //! as long as requests come, holds nothing, however short the run. Bisection takes objectives to hold from some size on.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -14,9 +15,10 @@ use super::compare::check_that_something_is_measured;
 use super::run::{Keep, StudyError, Traces, jobs, run};
 use super::saturation::saturation_requests_per_s;
 use super::statistics::{FEWEST_BEYOND, at_least, pooled_percentile_ms};
+use crate::fleet::incidents::{Back, Incident, What, When, Whom};
 use crate::metrics::{Distribution, Distributions, RunSummary};
 use crate::scenario::{ReplicaKind, Scenario, Workload};
-use crate::time::Span;
+use crate::time::{Span, Time};
 use crate::workload::Job;
 use crate::workload::drawn::Demand;
 
@@ -78,7 +80,8 @@ pub enum Verdict {
 /// What is sought.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Quantity {
-    /// The least number of replicas from `fewest` to `most`, of which `down` are down from the start.
+    /// The least number of replicas from `fewest` to `most`, of which `down` are down from the start and `failing` crash in
+    /// the middle of the requests, not to come back.
     Replicas {
         /// From.
         fewest: u32,
@@ -86,6 +89,8 @@ pub enum Quantity {
         most: u32,
         /// How many of them serve nothing.
         down: u32,
+        /// How many serve half the time.
+        failing: u32,
     },
     /// The highest rate, as a multiple of the scenario's from 1 / 64 to 64.
     Rate,
@@ -201,7 +206,9 @@ pub fn capacity(
     let requests = search.draw(scenario)?;
     search.saturation = saturation_requests_per_s(&measured, &requests[0])?;
     let answer = match quantity {
-        Quantity::Replicas { fewest, most, down } => search.fewest_replicas(&requests, fewest, most, down)?,
+        Quantity::Replicas { fewest, most, down, failing } => {
+            search.fewest_replicas(&requests, fewest..=most, down, failing)?
+        }
         Quantity::Rate => search.highest_rate()?,
     };
     let mut walked = search.walked;
@@ -235,18 +242,21 @@ impl<'a> Search<'a> {
     fn fewest_replicas(
         &mut self,
         requests: &Repetitions,
-        fewest: u32,
-        most: u32,
+        range: RangeInclusive<u32>,
         down: u32,
+        failing: u32,
     ) -> Result<Option<Point>, StudyError> {
+        let (fewest, most) = (*range.start(), *range.end());
         let at = |search: &mut Self, replicas: u32| -> Result<bool, StudyError> {
             let kind = &search.scenario.replicas[0];
             let usd_per_hour = kind.usd_per_hour().map(|usd| usd * f64::from(replicas));
             let serving = replicas.saturating_sub(down);
-            let bears = search.saturation.map(|saturation| saturation * f64::from(serving));
+            let left = serving.saturating_sub(failing);
+            let bears = search.saturation.map(|saturation| saturation * f64::from(left));
             let size = Size { counts: vec![replicas], bears, rate_factor: 1.0, usd_per_hour };
             let mut sized = search.scenario.clone();
-            sized.replicas = vec![ReplicaKind { count: serving, ..kind.clone() }];
+            sized.replicas = vec![ReplicaKind { count: if left == 0 { 0 } else { serving }, ..kind.clone() }];
+            sized.incidents = with_failures(&sized, &requests[0], failing);
             let point = search.point(&sized, size, requests)?;
             let holds = point.verdict == Verdict::Holds;
             search.walked.push(point);
@@ -408,6 +418,18 @@ impl<'a> Search<'a> {
             usd_per_hour.and_then(|usd| usd_per_million_output_tokens(usd, tokens, offered, bears));
         Ok(point)
     }
+}
+
+/// What befalls a fleet, and the crash of its first `failing` replicas when half of the requests' time is over.
+fn with_failures(scenario: &Scenario, requests: &[Job], failing: u32) -> Arc<[Incident]> {
+    let sent = |job: Option<&Job>| job.map_or(Time::ZERO, |job| job.sent);
+    let (first, last) = (sent(requests.first()), sent(requests.last()));
+    let middle = first + (last - first).scale(1, 2);
+    let crash = |server: u32| Incident {
+        when: When::At(middle),
+        what: What::Crash { whom: Whom::One(server as usize), back: Back::Never },
+    };
+    scenario.incidents.iter().cloned().chain((0..failing).map(crash)).collect()
 }
 
 /// Share of all offered requests within an objective's limit.

@@ -19,7 +19,7 @@ use super::statistics::{LEVEL, level_of_look};
 use super::steady::{Beginning, beginning};
 use super::uncertainty::Uncertainty;
 use crate::metrics::quantile::{EXACT_UP_TO, SKETCH_PARTS};
-use crate::metrics::windows;
+use crate::metrics::{aftermath, windows};
 use crate::scenario::{LONGEST_S, Scenario, WarmupRule, Workload};
 use crate::time::Span;
 use crate::workload::Job;
@@ -149,10 +149,16 @@ pub fn compare(
             "more than {EXACT_UP_TO} requests: quantiles are from a sketch and off by at most one part in {SKETCH_PARTS}."
         ));
     }
+    let given_first = ranking.iter().find(|ranked| ranked.given == 0).map(|ranked| &ranked.repetitions[0]);
+    let mut standing = stand(first, saturation?, &first_jobs, given_first.expect("there is a contender"));
     let (mut by_batches, mut dependent) = (false, false);
     for ranked in ranking.iter_mut().filter(|ranked| !ranked.outcomes.is_empty()) {
         let scenario = &contenders[ranked.given].scenario;
-        ranked.windows = Some(windows(&ranked.outcomes, &ranked.counted, scenario.window, scenario.limits()));
+        let over_time = windows(&ranked.outcomes, &ranked.counted, scenario.window, scenario.limits());
+        let day = ranked.repetitions.first().and_then(|summary| summary.bad_day.as_ref());
+        let bears = standing.saturation_requests_per_s;
+        ranked.aftermath = day.and_then(|day| aftermath(&over_time, &day.incidents, bears));
+        ranked.windows = Some(over_time);
         if repeat == 1 {
             match batches::of_run(&ranked.outcomes, &ranked.counted) {
                 Ok(intervals) => (ranked.intervals, by_batches) = (intervals, true),
@@ -161,8 +167,6 @@ pub fn compare(
             }
         }
     }
-    let given_first = ranking.iter().find(|ranked| ranked.given == 0).map(|ranked| &ranked.repetitions[0]);
-    let mut standing = stand(first, saturation?, &first_jobs, given_first.expect("there is a contender"));
     if let Some(beginning) = begun {
         let warmup_s = beginning.warmup.as_s();
         let what = format!("warm-up: MSER-5 leaves out the first {warmup_s:.3} s, under every contender");

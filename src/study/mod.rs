@@ -3,6 +3,7 @@
 //! Knows repetitions, variants and their comparison. Does not know how results are shown.
 //!
 //! - [`mod@run`]: one scenario, one repetition
+//! - `bad_day`: what befell a run
 //! - [`batches`]: intervals from one long run
 //! - [`mod@regret`]: each decision against the truth
 //! - [`saturation`]: what the fleet can bear at most
@@ -17,6 +18,7 @@
 //! - [`sweep`]: a scenario at many settings
 //! - [`mod@uncertainty`]: intervals over models drawn from a calibration
 
+mod bad_day;
 pub mod batches;
 pub mod capacity;
 pub mod compare;

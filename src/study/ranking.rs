@@ -9,7 +9,7 @@ use super::compare::Contender;
 use super::statistics::{
     Interval, Intervals, LatencyIntervals, Paired, interval, paired, percentile_interval,
 };
-use crate::metrics::{Distribution, Distributions, Quantiles, RunSummary, Windows};
+use crate::metrics::{Aftermath, Distribution, Distributions, Quantiles, RunSummary, Windows};
 use crate::request::Outcome;
 use crate::time::{Span, Time};
 
@@ -39,6 +39,8 @@ pub struct Ranked {
     pub outcomes: Vec<Outcome>,
     /// The first repetition over time; none unless its outcomes were kept.
     pub windows: Option<Windows>,
+    /// The same around its incidents; none where there were none.
+    pub aftermath: Option<Aftermath>,
     /// Requests sent outside it are the warm-up and the cool-down.
     pub counted: Range<Time>,
     /// Whether each P99 objective was met in the mean over repetitions, by name.
@@ -64,6 +66,7 @@ impl Ranked {
             repetitions: Vec::new(),
             outcomes: Vec::new(),
             windows: None,
+            aftermath: None,
             counted: contender.scenario.counted(),
             objectives: Vec::new(),
             given,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::bad_day::bad_day;
 use crate::fleet::{Delivery, Fleet, FleetConfig};
 use crate::metrics::{Collector, LaneStats, RunSummary};
 use crate::random::{Purpose, Seed};
@@ -301,6 +302,11 @@ pub fn simulate_with(
         impairments: router.impairments,
         decision_gap: router.decision_gap,
         network: scenario.network,
+        admission: scenario.admission,
+        health: scenario.health,
+        retries: scenario.retries,
+        patience: scenario.patience,
+        incidents: scenario.plan(),
         end: scenario.end,
         seed,
         check,
@@ -327,9 +333,15 @@ pub fn simulate_with(
         .iter()
         .zip(&ended.observers)
         .zip(&ended.replicas)
-        .map(|((kind, observer), replica)| (kind.name.clone(), observer, replica.signals()))
+        .map(|((kind, observer), replica)| (kind.name.clone(), observer, replica.lifetime_signals()))
         .collect();
-    let summary = collector.summarise(&lanes, ended.at);
+    let (lost, timed_out) = (collector.lost(), collector.timed_out());
+    let mut summary = collector.summarise(&lanes, ended.at);
+    if scenario.has_bad_days() {
+        let generated = lanes.iter().map(|(_, _, signals)| signals.generation_tokens).sum();
+        summary.bad_day =
+            Some(bad_day(&ended.tally, &ended.happened, ended.at, (lost, timed_out), generated));
+    }
     outcomes.sort_by_cached_key(|outcome| outcome.attempt);
     Ok(RunResult { summary, outcomes, deliveries: ended.deliveries, notes: Vec::new() })
 }
@@ -340,8 +352,13 @@ fn check_conservation(outcomes: &[Outcome], jobs: &[Job], summary: &RunSummary) 
         outcomes.windows(2).all(|pair| pair[0].attempt < pair[1].attempt),
         "law 1: a request has two outcomes"
     );
-    let kinds = summary.completed + summary.rejected + summary.aborted + summary.unfinished;
-    assert_eq!(summary.offered, kinds, "law 1: offered = completed + rejected + aborted + unfinished");
+    let (lost, timed_out) = summary.bad_day.as_ref().map_or((0, 0), |bad| (bad.lost, bad.timed_out));
+    let without = summary.rejected + summary.aborted + timed_out + lost + summary.unfinished;
+    assert_eq!(
+        summary.offered,
+        summary.completed + without,
+        "law 1: offered = completed + rejected + aborted + timed out + lost + unfinished"
+    );
     assert!(outcomes.len() <= jobs.len(), "law 1: more outcomes than requests");
     for outcome in outcomes.iter().filter(|outcome| outcome.finish.is_complete()) {
         let wanted = jobs[outcome.attempt.request.0 as usize].request.output_tokens;

@@ -53,7 +53,7 @@ fn of_one_replica(scenario: &Scenario, kind: &ReplicaKind, jobs: &[Job]) -> Resu
     if half < FEWEST {
         return Ok(None);
     }
-    let mut alone = scenario.clone();
+    let mut alone = scenario.undisturbed();
     alone.replicas = vec![ReplicaKind { count: 1, ..kind.clone() }];
     alone.router.policy = "round-robin".into();
     alone.router.parameters = toml::Table::new();

@@ -79,6 +79,7 @@ fn job(index: usize, row: &GatewayRow, start_s: f64) -> Job {
         output_tokens: row.output_tokens,
         max_tokens: None,
         priority: 0,
+        attempt: 0,
         arrival_order: index as u64,
         content: Content::from_runs(row.prefix.map(|(stream, tokens)| ContentRun {
             stream,

@@ -180,6 +180,7 @@ fn outcomes(run: &MeasuredRun, server: &Server, way: Way) -> Vec<(usize, EngineO
             output_tokens: request.output_tokens,
             max_tokens: Some(request.output_tokens),
             priority: 0,
+            attempt: 0,
             arrival_order: at.as_ps(),
             content: content(request, server.engine.block_size),
             remote_tokens: 0,

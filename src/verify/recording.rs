@@ -149,6 +149,7 @@ impl HeaderRequest {
             output_tokens: self.o,
             max_tokens: Some(self.max.unwrap_or(self.o)),
             priority: self.pri,
+            attempt: 0,
             arrival_order: self.arr,
             content: Content::from_runs(ids.map(|stream| ContentRun {
                 stream,

@@ -198,6 +198,7 @@ mod tests {
                 output_tokens: 1 + (id * 7919) % 997,
                 max_tokens: None,
                 priority: 0,
+                attempt: 0,
                 arrival_order: 0,
                 content: Content::default(),
                 remote_tokens: 0,

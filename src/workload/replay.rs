@@ -99,6 +99,7 @@ pub(super) fn job(row: &TraceRow, number: u32, sent: Time, copy: u64) -> Job {
             output_tokens: row.output_tokens,
             max_tokens: row.max_tokens,
             priority: row.priority,
+            attempt: 0,
             arrival_order: u64::from(number),
             content: copied(&row.content, copy),
             remote_tokens: 0,

@@ -4,7 +4,7 @@ use tailcast::random::Seed;
 use tailcast::replica::EngineConfig;
 use tailcast::request::{Arrival, Content, ContentRun, RequestId};
 use tailcast::router::{
-    Assumed, Decision, Facts, Feedback, Glance, Mine, POLICIES, Router, Server, policies,
+    Assumed, Candidates, Decision, Facts, Feedback, Glance, Mine, POLICIES, Router, Server, policies,
 };
 use tailcast::signals::{Glimpse, Signals};
 use tailcast::step_time::affine::Affine;
@@ -17,6 +17,7 @@ struct Still {
     now: Time,
     facts: Facts,
     in_flight: [u32; SERVERS],
+    candidates: Candidates,
 }
 
 impl Still {
@@ -28,8 +29,9 @@ impl Still {
             per_context_token: Span::from_ns(25),
             host: Span::ZERO,
         };
-        let facts = Facts { labels: Vec::new(), engine, step_time: std::sync::Arc::new(step_time) };
-        Still { now: Time::ZERO, facts, in_flight: [0; SERVERS] }
+        let step_time = std::sync::Arc::new(step_time);
+        let facts = Facts { labels: Vec::new(), engine, step_time, start_up: Span::ZERO };
+        Still { now: Time::ZERO, facts, in_flight: [0; SERVERS], candidates: Candidates::all(SERVERS) }
     }
 }
 
@@ -40,6 +42,10 @@ impl Glance for Still {
 
     fn servers(&self) -> usize {
         SERVERS
+    }
+
+    fn candidates(&self) -> Candidates {
+        self.candidates.clone()
     }
 
     fn facts(&self, _server: Server) -> &Facts {

@@ -25,7 +25,7 @@ fn class(priority: i32, share: f64) -> Class {
     Class { name: priority.to_string(), share, priority, prompt: None, output: None, lora: None }
 }
 
-fn facts(blocks: u32) -> Facts {
+pub(crate) fn facts(blocks: u32) -> Facts {
     Facts {
         labels: Vec::new(),
         engine: EngineConfig::plain(blocks, 256, 16, 600),
@@ -35,6 +35,7 @@ fn facts(blocks: u32) -> Facts {
             per_context_token: Span::from_ns(25),
             host: Span::from_us(600),
         }),
+        start_up: Span::from_ms(300),
     }
 }
 
@@ -42,7 +43,7 @@ fn arrivals(rate_per_s: f64) -> Arrivals {
     Arrivals { rate_per_s, process: ArrivalProcess::Gamma { cv: 2.0 }, modulations: Vec::new() }
 }
 
-fn jobs(seed: u64, requests: u32, rate_per_s: f64) -> Vec<Job> {
+pub(crate) fn jobs(seed: u64, requests: u32, rate_per_s: f64) -> Vec<Job> {
     let mut jobs = Drawn {
         requests,
         demand: Demand::Open(arrivals(rate_per_s)),
@@ -58,15 +59,16 @@ fn jobs(seed: u64, requests: u32, rate_per_s: f64) -> Vec<Job> {
     jobs
 }
 
+/// A fleet and its traffic.
 #[derive(Clone, Debug)]
-struct Setting {
-    seed: u64,
-    servers: usize,
-    gateways: u64,
-    blocks: u32,
-    requests: u32,
-    rate_per_s: f64,
-    config: FleetConfig,
+pub(crate) struct Setting {
+    pub(crate) seed: u64,
+    pub(crate) servers: usize,
+    pub(crate) gateways: u64,
+    pub(crate) blocks: u32,
+    pub(crate) requests: u32,
+    pub(crate) rate_per_s: f64,
+    pub(crate) config: FleetConfig,
 }
 
 fn impairments() -> impl Strategy<Value = Impairments> {
@@ -85,7 +87,7 @@ fn impairments() -> impl Strategy<Value = Impairments> {
     prop_oneof![Just(Impairments::default()), some]
 }
 
-fn setting() -> impl Strategy<Value = Setting> {
+pub(crate) fn setting() -> impl Strategy<Value = Setting> {
     let sizes = (any::<u64>(), 1usize..6, 1u64..4, 40u32..200, 1u32..120, 1.0f64..200.0);
     let delays = (0u64..3_000, 0u64..3_000, 0u64..8_000, prop_oneof![Just(0u64), 0u64..2_000]);
     let views = prop_oneof![Just(None), (1u64..400).prop_map(Some)];
@@ -112,12 +114,13 @@ fn setting() -> impl Strategy<Value = Setting> {
                 end: end.map_or(End::Drain, |ms| End::At(Time::ZERO + Span::from_ms(ms))),
                 seed: Seed(seed),
                 check: true,
+                ..FleetConfig::default()
             },
         },
     )
 }
 
-fn routers(policy: &str, setting: &Setting) -> Vec<Box<dyn Router>> {
+pub(crate) fn routers(policy: &str, setting: &Setting) -> Vec<Box<dyn Router>> {
     let build = |gateway| policies::build(policy, &toml::Table::new(), Seed(setting.seed), gateway).unwrap();
     (0..setting.gateways).map(build).collect()
 }
@@ -125,7 +128,7 @@ fn routers(policy: &str, setting: &Setting) -> Vec<Box<dyn Router>> {
 fn run(setting: &Setting, routers: Vec<Box<dyn Router>>, source: &mut dyn Source) -> Vec<Outcome> {
     let replicas = (0..setting.servers).map(|_| (facts(setting.blocks), Silence)).collect();
     let mut outcomes = Vec::new();
-    Fleet::new(setting.config, replicas, routers).run(source, &mut |outcome| outcomes.push(outcome));
+    Fleet::new(setting.config.clone(), replicas, routers).run(source, &mut |outcome| outcomes.push(outcome));
     outcomes.sort_by_key(|outcome| outcome.attempt);
     outcomes
 }
@@ -193,7 +196,7 @@ proptest! {
             let first = run_policy(&setting, policy.name, &jobs);
             let replicas = (0..setting.servers).map(|_| (facts(setting.blocks), LaneStats::default())).collect();
             let mut again = Vec::new();
-            let config = FleetConfig { check: false, ..setting.config };
+            let config = FleetConfig { check: false, ..setting.config.clone() };
             Fleet::new(config, replicas, routers(policy.name, &setting))
                 .run(&mut OpenLoop::new(jobs.clone()), &mut |outcome| again.push(outcome));
             again.sort_by_key(|outcome| outcome.attempt);
@@ -225,7 +228,7 @@ proptest! {
         let jobs = jobs(setting.seed, setting.requests, setting.rate_per_s);
         let network = Network::default();
         let impairments = Impairments::default();
-        let config = FleetConfig { end: End::Drain, network, impairments, decision_gap: Span::ZERO, ..setting.config };
+        let config = FleetConfig { end: End::Drain, network, impairments, decision_gap: Span::ZERO, ..setting.config.clone() };
         let setting = Setting { config, servers: 1, gateways: 1, ..setting };
         let told = Arc::new(Mutex::new(Vec::new()));
         let mut source = Users { jobs: jobs.clone(), sent: 0, ready: vec![Time::ZERO] };
@@ -243,7 +246,7 @@ proptest! {
     #[test]
     fn closed_loops_answer_to_ends(setting in setting(), users in 1u32..8) {
         let jobs = jobs(setting.seed, setting.requests, setting.rate_per_s);
-        let config = FleetConfig { end: End::Drain, ..setting.config };
+        let config = FleetConfig { end: End::Drain, ..setting.config.clone() };
         let setting = Setting { config, ..setting };
         for policy in ["round-robin", "least-request", "least-kv"] {
             let mut source = Users { jobs: jobs.clone(), sent: 0, ready: vec![Time::ZERO; users as usize] };
@@ -270,7 +273,7 @@ proptest! {
         let demand = if users > 0 { Demand::Users(users, think) } else { Demand::Sessions(arrivals(setting.rate_per_s), turns) };
         let drawn = Drawn { requests: setting.requests, demand, tokens, prefixes: None, classes: vec![class(0, 1.0), class(3, 0.2)] };
         let drawn: Arc<[Job]> = drawn.draw(Seed(setting.seed)).into();
-        let config = FleetConfig { end: End::Drain, ..setting.config };
+        let config = FleetConfig { end: End::Drain, ..setting.config.clone() };
         let setting = Setting { config, ..setting };
         for policy in ["round-robin", "least-request"] {
             let mut source = Sessions::new(drawn.clone());

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use tailcast::metrics::LaneStats;
 use tailcast::observe::{GapRun, Observer, StepRun};
-use tailcast::replica::{EngineEvent, Limit, Path, Replica};
+use tailcast::replica::{Control, EngineEvent, Input, Limit, Path, Replica};
 use tailcast::time::{Span, Time};
 
 use crate::laws::Heard;
@@ -66,11 +66,18 @@ fn see(replica: &mut Replica) -> Seen {
 
 /// Lives on both paths side by side, looking at both at the same moments.
 fn compare(case: &Case, looks: &[Time], check: bool) -> Result<(), TestCaseError> {
-    let mut lives = [Path::Fast, Path::Literal].map(|path| {
+    let lives = [Path::Fast, Path::Literal].map(|path| {
         let mut replica = case.replica_on(path);
         replica.set_check(check);
-        (replica, Both::default())
+        replica
     });
+    compare_lives(lives, looks).map(|_| ())
+}
+
+/// The same of replicas that have been given everything. Returns what came out.
+fn compare_lives(lives: [Replica; 2], looks: &[Time]) -> Result<Vec<EngineEvent>, TestCaseError> {
+    let mut lives = lives.map(|replica| (replica, Both::default()));
+    let mut events = Vec::new();
     for &look in looks.iter().chain([&Time::MAX]) {
         let [fast, literal] = &mut lives;
         fast.0.advance(Limit::Time(look), &mut fast.1);
@@ -80,7 +87,8 @@ fn compare(case: &Case, looks: &[Time], check: bool) -> Result<(), TestCaseError
         for (fast, literal) in fast.events.iter().zip(&literal.events) {
             prop_assert_eq!(fast, literal, "looked at {:?}", look);
         }
-        prop_assert_eq!(fast, literal, "looked at {:?}", look);
+        prop_assert_eq!(&fast, &literal, "looked at {:?}", look);
+        events.extend(fast.events);
     }
     let [(_, fast), (_, literal)] = lives;
     // The first step or gap that differs says more than both lists.
@@ -90,7 +98,7 @@ fn compare(case: &Case, looks: &[Time], check: bool) -> Result<(), TestCaseError
     prop_assert_eq!(fast.heard.steps.len(), literal.heard.steps.len());
     prop_assert_eq!(fast.heard.gaps, literal.heard.gaps);
     prop_assert_eq!(fast.stats, literal.stats);
-    Ok(())
+    Ok(events)
 }
 
 /// Cases of each test.
@@ -127,6 +135,47 @@ fn whoever_looks_when() {
         let mut looks: Vec<Time> = looks.into_iter().map(|us| Time::ZERO + Span::from_us(us)).collect();
         looks.sort();
         compare(&case, &looks, check)
+    });
+}
+
+/// Processes die, start again and change their pace at any moment, and nothing of the dead one shows.
+#[test]
+fn engines_that_die_and_start_again() {
+    let order = prop_oneof![
+        2 => Just(Control::Crash),
+        3 => Just(Control::Start),
+        1 => (200u32..4_000).prop_map(|per_mille| Control::Pace { per_mille }),
+    ];
+    let orders = prop::collection::vec((0u64..120_000, order), 1..8);
+    let looks = prop::collection::vec(0u64..200_000, 0..8);
+    on_random_cases("engines_that_die_and_start_again", (case(), orders, looks), |(case, orders, looks)| {
+        let at = |us| Time::ZERO + Span::from_us(us);
+        let mut looks: Vec<Time> = looks.into_iter().map(at).collect();
+        looks.sort();
+        let lives = |path| {
+            let mut replica = case.replica_on(path);
+            for (number, &(us, order)) in orders.iter().enumerate() {
+                replica.deliver(at(us), number as u64, Input::Control(order));
+            }
+            // Law 1: in the end everybody has ended, if by a crash.
+            replica.deliver(at(40_000_000), 0, Input::Control(Control::Crash));
+            replica
+        };
+        let [fast, literal] = [Path::Fast, Path::Literal].map(lives);
+        let events = compare_lives([fast, literal], &looks)?;
+        let mut ended: Vec<u32> = events
+            .iter()
+            .filter(|event| matches!(event, EngineEvent::Ended(_)))
+            .map(|event| event.id().0)
+            .collect();
+        ended.sort_unstable();
+        // Who is aborted before anybody took it in leaves no trace.
+        prop_assert!(ended.windows(2).all(|pair| pair[0] < pair[1]));
+        let without_abort = case.offers.iter().filter(|offer| offer.abort_us.is_none());
+        for offer in without_abort {
+            prop_assert!(ended.binary_search(&offer.request.id.0).is_ok(), "request {}", offer.request.id.0);
+        }
+        Ok(())
     });
 }
 

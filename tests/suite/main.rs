@@ -3,6 +3,7 @@
 mod accuracy;
 mod allocations;
 mod backtest;
+mod bad_days;
 mod calibration;
 mod cli;
 mod coverage;
@@ -19,4 +20,5 @@ mod queues;
 mod random_engine;
 mod scenarios;
 mod shared;
+mod storms;
 mod tidy;

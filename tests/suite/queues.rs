@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use rand::distr::Distribution;
 use rand_distr::{Exp1, Geometric};
-use tailcast::fleet::{End, Fleet, FleetConfig, Network};
+use tailcast::fleet::{Fleet, FleetConfig};
 use tailcast::observe::Silence;
 use tailcast::random::{Purpose, Seed};
 use tailcast::replica::EngineConfig;
 use tailcast::request::{Content, Request, RequestId};
-use tailcast::router::{Facts, Freshness, policies};
+use tailcast::router::{Facts, policies};
 use tailcast::step_time::affine::Affine;
 use tailcast::study::statistics::interval;
 use tailcast::time::{Span, Time};
@@ -44,6 +44,7 @@ pub(crate) fn poisson(
                 output_tokens: output_tokens(),
                 max_tokens: None,
                 priority: 0,
+                attempt: 0,
                 arrival_order: u64::from(number),
                 content: Content::default(),
                 remote_tokens: 0,
@@ -59,17 +60,11 @@ pub(crate) fn poisson(
 
 /// Times in the system of one replica, the first tenth of requests left out, in order of their ends.
 pub(crate) fn times(engine: EngineConfig, step_time: Affine, jobs: Vec<Job>) -> Vec<Span> {
-    let config = FleetConfig {
-        freshness: Freshness::Fresh,
-        impairments: Default::default(),
-        decision_gap: Span::ZERO,
-        network: Network::default(),
-        end: End::Drain,
-        seed: Seed(0),
-        check: false,
-    };
+    let config = FleetConfig::default();
     let router = policies::build("round-robin", &toml::Table::new(), Seed(0), 0).unwrap();
-    let replica = (Facts { labels: Vec::new(), engine, step_time: Arc::new(step_time) }, Silence);
+    let step_time = Arc::new(step_time);
+    let facts = Facts { labels: Vec::new(), engine, step_time, start_up: Span::ZERO };
+    let replica = (facts, Silence);
     let warmup = jobs.len() as u32 / 10;
     let mut times = Vec::new();
     Fleet::new(config, vec![replica], vec![router]).run(&mut OpenLoop::new(jobs.into()), &mut |outcome| {

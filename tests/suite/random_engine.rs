@@ -119,6 +119,7 @@ fn offer(number: u32) -> impl Strategy<Value = Offer> {
                         max_tokens,
                         priority,
                         // Unique, as a clock's readings are: equals of one priority preempt each other for ever.
+                        attempt: 0,
                         arrival_order: at_us * 64 + u64::from(number),
                         content: Content::from_runs([shared, more]),
                         remote_tokens: 0,

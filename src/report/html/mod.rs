@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::explanation;
 use super::table::{Table, escaped, number};
-use super::{over_time, text, verdict};
+use super::{bad_day, over_time, text, verdict};
 use crate::explain::Explanation;
 use crate::request::Outcome;
 use crate::scenario::Scenario;
@@ -27,8 +27,8 @@ pub struct Report<'a> {
     pub comparison: &'a Comparison,
     /// The scenario of the first in the ranking.
     pub scenario: &'a Scenario,
-    /// Its first repetition, explained.
-    pub explanation: &'a Explanation,
+    /// Its first repetition, explained; none where that cannot be done.
+    pub explanation: Option<&'a Explanation>,
     /// All at other rates; empty where the workload has none that could be changed.
     pub load_curve: &'a [LoadPoint],
     /// The resolved scenario, as text.
@@ -61,6 +61,13 @@ pub fn page(report: &Report<'_>) -> Result<String, serde_json::Error> {
         ("latencies", text::latencies(comparison).html()),
         ("rates", text::rates(comparison).html()),
         (
+            "bad_day",
+            bad_day::table(comparison).map_or(String::new(), |table| {
+                format!("<h3>What clients and gateways did about failures</h3>\n{}", table.html())
+            }),
+        ),
+        ("incidents", bad_day_html(comparison)),
+        (
             "classes",
             text::classes(comparison)
                 .map_or(String::new(), |table| format!("<h3>By class of requests</h3>\n{}", table.html())),
@@ -86,6 +93,14 @@ pub fn page(report: &Report<'_>) -> Result<String, serde_json::Error> {
         page.push_str(rest);
     }
     Ok(page)
+}
+
+/// What befell the fleet; nothing on a day on which nothing did.
+fn bad_day_html(comparison: &Comparison) -> String {
+    match bad_day::incidents(comparison) {
+        text if text.is_empty() => text,
+        text => format!("<pre>{}</pre>\n", escaped(text.trim())),
+    }
 }
 
 fn paragraph(text: &str) -> String {
@@ -178,7 +193,12 @@ fn intervals_html(comparison: &Comparison) -> String {
 }
 
 fn tail_html(report: &Report<'_>) -> String {
-    let explanation = report.explanation;
+    let Some(explanation) = report.explanation else {
+        return paragraph(
+            "Requests of scenarios with events, timeouts or retries are not divided into parts yet: leave these out to see what \
+             an undisturbed day is made of.",
+        );
+    };
     let first = &report.comparison.ranking[0].name;
     let mut html = paragraph(&format!(
         "Under {first}, in the first repetition: {} requests with a whole answer. The parts of each sum to its latency to the picosecond.",
@@ -327,7 +347,7 @@ fn load(points: &[LoadPoint], ranking: &[Ranked]) -> Value {
 }
 
 /// Parts of the latency by group of requests.
-fn tail(explanation: &Explanation) -> Value {
+fn tail(explanation: Option<&Explanation>) -> Value {
     let parts: Vec<&str> = crate::explain::Part::ALL.iter().map(|part| part.name()).collect();
     let of = |tail: &Option<crate::explain::Tail>| {
         tail.as_ref().map(|tail| {
@@ -338,7 +358,8 @@ fn tail(explanation: &Explanation) -> Value {
             ])
         })
     };
-    json!({"parts": parts, "e2e": of(&explanation.e2e), "ttft": of(&explanation.ttft)})
+    let (e2e, ttft) = (explanation.map(|all| of(&all.e2e)), explanation.map(|all| of(&all.ttft)));
+    json!({"parts": parts, "e2e": e2e.flatten(), "ttft": ttft.flatten()})
 }
 
 #[cfg(test)]
@@ -362,6 +383,8 @@ mod tests {
             "differences",
             "latencies",
             "rates",
+            "bad_day",
+            "incidents",
             "classes",
             "intervals",
             "tail",

@@ -232,6 +232,7 @@ impl EndpointPicker {
     /// What is known of each endpoint, into `self.endpoints`.
     fn look(&mut self, arrival: &Arrival, glance: &mut dyn Glance) {
         let (servers, now) = (glance.servers(), glance.now());
+        let among = glance.candidates();
         let (gauges, prefixes) = (self.reads_gauges(), self.reads_prefixes());
         let cached = &mut self.cached;
         cached.clear();
@@ -254,7 +255,7 @@ impl EndpointPicker {
             Producer::Precise { .. } => None,
         };
         self.endpoints.clear();
-        for (server, &cached_tokens) in cached.iter().enumerate() {
+        for server in among.iter() {
             let block = own_block.unwrap_or(glance.facts(server).engine.block_size);
             let signals = if gauges { glance.signals(server).signals } else { Default::default() };
             self.endpoints.push(Endpoint {
@@ -264,7 +265,7 @@ impl EndpointPicker {
                 kv_cache_usage: signals.kv_cache_usage(),
                 in_flight: glance.mine(server).in_flight,
                 in_flight_tokens: self.in_flight.at(server),
-                cached_tokens: cached_tokens.min(arrival.prompt_tokens),
+                cached_tokens: cached[server].min(arrival.prompt_tokens),
                 matchable_tokens: arrival.prompt_tokens / block * block,
             });
         }

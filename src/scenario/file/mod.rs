@@ -7,9 +7,14 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+mod events;
 mod prediction;
 mod workload;
 
+pub use events::{
+    AdmissionFile, BackoffFile, ClientsFile, EventFile, EventKindFile, HealthFile, NeverWord, RestartFile,
+    RetriesFile, SpacingFile, TimeoutFile, WhomFile, WhomWord,
+};
 pub use prediction::{BucketValueFile, PredictionFile, PredictorFile};
 pub use workload::{
     ArrivalsFile, ClassFile, LengthsFile, LevelFile, MixtureFile, ModulationFile, OverLimitFile,
@@ -60,6 +65,12 @@ pub struct ScenarioFile {
     /// Delays between client, gateway and replica.
     #[serde(default)]
     pub network: NetworkFile,
+    /// What befalls replicas.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<EventFile>,
+    /// What clients put up with.
+    #[serde(default, skip_serializing_if = "ClientsFile::is_default")]
+    pub clients: ClientsFile,
     /// Objectives.
     #[serde(default)]
     pub slo: SloFile,
@@ -208,6 +219,12 @@ pub struct ReplicaFile {
     /// Labels of its pods, by key: llm-d's `by-label`, `decode-filter` and `prefill-filter` read them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// How many times as long as that steps take in truth: slow machines, of which no gateway knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slowdown: Option<f64>,
+    /// From the start of a process until it is ready, seconds; by the model's size and layers, unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_up_s: Option<f64>,
     /// How long a step takes.
     #[serde(default)]
     pub step_time: StepTimeFile,
@@ -319,6 +336,15 @@ pub struct RouterFile {
     pub parameters: toml::Table,
     /// What it sees, and how late; the product's own unless given.
     pub view: ViewFile,
+    /// What it lets in before its policy is asked.
+    #[serde(skip_serializing_if = "AdmissionFile::is_default")]
+    pub admission: AdmissionFile,
+    /// How it learns who is up.
+    #[serde(skip_serializing_if = "HealthFile::is_default")]
+    pub health: HealthFile,
+    /// What it does about tries that never began.
+    #[serde(skip_serializing_if = "RetriesFile::is_default")]
+    pub retries: RetriesFile,
 }
 
 impl Default for RouterFile {
@@ -329,6 +355,9 @@ impl Default for RouterFile {
             decision_gap_ms: 0.0,
             parameters: toml::Table::new(),
             view: ViewFile::default(),
+            admission: AdmissionFile::default(),
+            health: HealthFile::default(),
+            retries: RetriesFile::default(),
         }
     }
 }

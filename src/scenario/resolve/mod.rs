@@ -5,9 +5,14 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::error::ScenarioError;
 use super::file::{EndFile, EndWord, LimitsFile, ScenarioFile, WarmupFile, WarmupRuleFile};
+use crate::fleet::admission::Admission;
+use crate::fleet::health::Health;
+use crate::fleet::incidents::{Incident, What, When, Whom};
+use crate::fleet::patience::{Patience, Retries};
 use crate::fleet::{End, Network};
 use crate::hardware::Placement;
 use crate::hardware::memory::KvCapacity;
@@ -22,6 +27,7 @@ use crate::workload::predictor::Predictor;
 use crate::workload::shape::Shape;
 
 mod classes;
+mod events;
 mod lengths;
 mod prediction;
 mod replicas;
@@ -60,6 +66,16 @@ pub struct Scenario {
     pub router: RouterPlan,
     /// Delays.
     pub network: Network,
+    /// What gateways let in.
+    pub admission: Admission,
+    /// How gateways learn who is up.
+    pub health: Health,
+    /// What gateways do about tries that never began.
+    pub retries: Retries,
+    /// What clients put up with.
+    pub patience: Patience,
+    /// What befalls replicas.
+    pub incidents: Arc<[Incident]>,
     /// Limits of a good request.
     pub goodput: Objectives,
     /// Classes of requests by name, and what each must meet; empty if all are alike.
@@ -74,6 +90,40 @@ impl Scenario {
     /// What every request should meet: the limits of the P99 objectives, or of a good request where there are none.
     pub fn limits(&self) -> Option<Objectives> {
         [self.p99, self.goodput].into_iter().find(|limits| *limits != Objectives::default())
+    }
+
+    /// Whether anything may befall its replicas, or anybody may give up or try again.
+    pub fn has_bad_days(&self) -> bool {
+        let gives_up = self.patience.first_token.is_some() || self.patience.whole.is_some();
+        !self.plan().is_empty() || gives_up || self.patience.retries > 0 || self.retries.attempts > 0
+    }
+
+    /// What befalls its replicas: those that are slow from the start, and the events that are of replicas it has.
+    pub fn plan(&self) -> Arc<[Incident]> {
+        let slow = self.each_replica().enumerate().filter(|(_, kind)| kind.pace_per_mille != 1_000);
+        let slow = slow.map(|(server, kind)| Incident {
+            when: When::At(Time::ZERO),
+            what: What::SlowDown { whom: Whom::One(server), per_mille: kind.pace_per_mille, lasts: None },
+        });
+        let replicas = self.each_replica().count();
+        let events = self.incidents.iter().filter(|incident| match incident.what.whom() {
+            Some(Whom::One(server)) => server < replicas,
+            _ => true,
+        });
+        slow.chain(events.cloned()).collect()
+    }
+
+    /// The same on a day on which nothing happens and everybody is patient.
+    #[must_use]
+    pub fn undisturbed(&self) -> Scenario {
+        Scenario {
+            incidents: Arc::new([]),
+            admission: Admission::default(),
+            patience: Patience::default(),
+            retries: Retries::default(),
+            health: Health::default(),
+            ..self.clone()
+        }
     }
 
     /// Every replica's kind, in the order of their numbers.
@@ -140,6 +190,8 @@ pub struct ReplicaKind {
     pub name: String,
     /// How many.
     pub count: u32,
+    /// How many thousandths of what their price list says steps take in truth; no gateway knows.
+    pub pace_per_mille: u32,
     /// Their flags and their price list.
     pub facts: Facts,
     /// Where their memory goes.
@@ -311,6 +363,7 @@ pub(in crate::scenario) fn resolve(file: &ScenarioFile, folder: &Path) -> Result
     let router = router::router(file, folder, &mut marks)?;
     let predictor = prediction::predictor(file, &workload)?;
     let network = &file.network;
+    let incidents = events::incidents(file, &kinds)?;
     let goodput = limits("slo.goodput", &file.slo.goodput)?;
     marks.dedup();
     Ok(Scenario {
@@ -332,6 +385,11 @@ pub(in crate::scenario) fn resolve(file: &ScenarioFile, folder: &Path) -> Result
             frontend: span_ms("network.frontend_ms", network.frontend_ms)?,
             per_token: span_ms("network.per_token_us", network.per_token_us / 1e3)?,
         },
+        admission: events::admission(&file.router.admission)?,
+        health: events::health(&file.router.health)?,
+        retries: events::retries(&file.router.retries)?,
+        patience: events::patience(&file.clients)?,
+        incidents,
         goodput,
         classes: classes::objectives(file, goodput)?,
         p99: limits("slo.p99", &file.slo.p99)?,

@@ -4,12 +4,14 @@ use std::borrow::Cow;
 use std::fmt::Display;
 use std::path::Path;
 
+use super::events::factor;
 use super::step_time::step_time;
-use super::{Fault, ReplicaKind, at_least_one, fault};
+use super::{Fault, ReplicaKind, at_least_one, fault, span_ms};
 use crate::hardware::defaults::Deployment;
 use crate::hardware::gpus::{Gpu, gpu, gpus};
 use crate::hardware::memory::{CannotStart, KvCapacity};
 use crate::hardware::models::{KvCacheDtype, Model, WeightDtype, model, models};
+use crate::hardware::start_up::start_up;
 use crate::hardware::{Placement, config_json};
 use crate::replica::{EngineConfig, SchedulingPolicy};
 use crate::router::Facts;
@@ -208,11 +210,18 @@ pub(super) fn replica_kind(
         1 => String::new(),
         cards => format!("{cards} x "),
     };
+    let start_up = match file.start_up_s {
+        Some(seconds) => span_ms(&format!("{path}.start_up_s"), seconds * 1e3)?,
+        None => start_up(shape, deployment),
+    };
+    let pace_per_mille =
+        file.slowdown.map_or(Ok(1_000), |slowdown| factor(&format!("{path}.slowdown"), slowdown))?;
     let labels = file.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
     Ok(ReplicaKind {
         name: format!("{} on {cards}{}", shape.name, card.name),
         count: file.count,
-        facts: Facts { labels, engine, step_time },
+        pace_per_mille,
+        facts: Facts { labels, engine, step_time, start_up },
         capacity,
         placement,
         calibration,

@@ -276,6 +276,7 @@ fn job(
             output_tokens,
             max_tokens: None,
             priority,
+            attempt: 0,
             arrival_order: u64::from(number),
             content: Content::from_runs(opening.iter().copied().chain(own)),
             remote_tokens: 0,

@@ -1,0 +1,63 @@
+//! What a gateway lets in, before any policy is asked: a token bucket, and limits of what is out.
+//!
+//! Knows counts of its own gateway. Does not know replicas' gauges: policies that read them may refuse by
+//! themselves. Who is over a limit is answered at once, 429 by the bucket and 503 by a limit.
+
+use crate::time::Time;
+
+/// Limits of one gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct Admission {
+    /// Requests a second that the bucket is filled with.
+    pub rate_per_s: Option<f64>,
+    /// Requests that a full bucket holds.
+    pub burst: f64,
+    /// Requests out at any one replica: one that has so many is no candidate, as behind Envoy's circuit breaker.
+    pub most_per_replica: Option<u32>,
+    /// Requests out in all.
+    pub most_in_flight: Option<u32>,
+}
+
+/// A bucket that is full at the start.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bucket {
+    tokens: f64,
+    filled_at: Time,
+}
+
+impl Bucket {
+    pub(super) fn new(admission: &Admission) -> Bucket {
+        Bucket { tokens: admission.burst, filled_at: Time::ZERO }
+    }
+
+    /// Takes a token, if there is one.
+    pub(super) fn take(&mut self, now: Time, admission: &Admission) -> bool {
+        let Some(rate_per_s) = admission.rate_per_s else { return true };
+        let filled = (now - self.filled_at).as_s() * rate_per_s;
+        self.tokens = (self.tokens + filled).min(admission.burst);
+        self.filled_at = now;
+        if self.tokens < 1.0 {
+            return false;
+        }
+        self.tokens -= 1.0;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Span;
+
+    #[test]
+    fn a_bucket_lets_a_burst_in_and_then_its_rate() {
+        let admission = Admission { rate_per_s: Some(2.0), burst: 3.0, ..Admission::default() };
+        let mut bucket = Bucket::new(&admission);
+        let at = |ms| Time::ZERO + Span::from_ms(ms);
+        let taken: Vec<bool> = [0, 0, 0, 0, 400, 500, 500, 1_000, 9_000, 9_000, 9_000, 9_000]
+            .map(|ms| bucket.take(at(ms), &admission))
+            .into();
+        let expected = [true, true, true, false, false, true, false, true, true, true, true, false];
+        assert_eq!(taken, expected);
+    }
+}

@@ -1,0 +1,258 @@
+//! A request's way through its gateway: it arrives, is decided about, goes out, and something comes back.
+//!
+//! Knows one try at a time. Does not know what follows when a try fails: [`super::ending`] does.
+
+use super::lane::Look;
+use super::{Ends, Fleet, Gateway, Moment};
+use crate::agenda::Kind;
+use crate::observe::Observer;
+use crate::replica::{EngineEvent, Input};
+use crate::request::{Arrival, Finish, Request, RequestId};
+use crate::router::{Decision, Feedback, Server};
+use crate::time::{Span, Time};
+use crate::workload::Job;
+
+impl<O: Observer + Send> Fleet<O> {
+    pub(super) fn move_to(&mut self, at: Time) {
+        self.now = at;
+    }
+
+    /// A request reaches its gateway: clients take gateways in turn.
+    pub(super) fn arrive(&mut self, job: Job, ends: &mut Ends<'_>) {
+        self.move_to(job.sent + self.config.network.client_to_router);
+        let (arrival, request) = (job.arrival(), job.request);
+        let gateway = self.take_in(&arrival);
+        self.tally.requests += 1;
+        if self.tries_again {
+            self.pending.remember(&arrival, &request);
+        }
+        self.come(gateway, arrival, request, ends);
+    }
+
+    /// Takes a request into the books; returns its gateway.
+    pub(super) fn take_in(&mut self, arrival: &Arrival) -> usize {
+        let gateway = arrival.id.0 as usize % self.gateways.len();
+        self.pending.take_in(arrival, gateway);
+        gateway
+    }
+
+    /// A client's try reaches its gateway.
+    pub(super) fn come(&mut self, gateway: usize, arrival: Arrival, request: Request, ends: &mut Ends<'_>) {
+        self.tally.tries += 1;
+        self.file_timeouts(arrival.id);
+        if !self.gateways[gateway].bucket.take(self.now, &self.config.admission) {
+            self.turn_away(arrival.id, Finish::Refused, ends);
+            return;
+        }
+        if self.gateways[gateway].held.is_empty() {
+            self.decide(gateway, arrival, request, ends);
+        } else {
+            self.gateways[gateway].held.push_back(arrival.id);
+            self.pending.keep(arrival, request);
+        }
+    }
+
+    /// Asks the policy about a request; returns whether it was kept at the gateway.
+    pub(super) fn decide(
+        &mut self,
+        gateway: usize,
+        arrival: Arrival,
+        request: Request,
+        ends: &mut Ends<'_>,
+    ) -> bool {
+        let id = arrival.id;
+        let count = self.gateways.len() as u32;
+        let under_way = if self.tries_again { self.pending.get(id) } else { None };
+        let avoided = under_way.and_then(|under_way| under_way.avoided);
+        let roster = &mut self.gateways[gateway].roster;
+        let candidates = match avoided {
+            Some(failed) => roster.candidates_but(failed as usize),
+            None => roster.candidates().clone(),
+        };
+        let most = self.config.admission.most_in_flight.unwrap_or(u32::MAX);
+        if candidates.is_empty() || self.gateways[gateway].in_flight >= most {
+            self.turn_away(id, Finish::Unavailable, ends);
+            return false;
+        }
+        let network = self.config.network;
+        let Gateway { router, view, sight, held, .. } = &mut self.gateways[gateway];
+        let mut look = Look {
+            now: self.now,
+            lanes: &mut self.lanes,
+            view,
+            candidates: &candidates,
+            pending: &self.pending,
+            way: self.config.decision_gap + network.router_to_replica + network.frontend,
+            request: &request,
+            impairments: &self.config.impairments,
+            seed: self.config.seed,
+            gateway: (gateway as u32, count),
+        };
+        let decision = match sight.clairvoyant {
+            true => router.decide_knowing(&arrival, &mut look),
+            false => router.decide(&arrival, &mut look),
+        };
+        match decision {
+            Decision::Send(server) => {
+                assert!(
+                    candidates.contains(server),
+                    "a policy named replica {server}, which is no candidate"
+                );
+                self.processes[server].outstanding += 1;
+                if self.config.decision_gap == Span::ZERO {
+                    self.commit(gateway, &arrival, request, server);
+                } else {
+                    let at = self.now + self.config.decision_gap;
+                    let moment = Moment::Commit { request: id, attempt: request.attempt, server };
+                    self.agenda.add(at, Kind::Commit, u64::from(id.0), moment);
+                    self.pending.keep(arrival, request);
+                }
+                false
+            }
+            Decision::Hold => {
+                assert!(sight.holds, "a policy held a request without saying that it may");
+                held.push_front(id);
+                self.pending.keep(arrival, request);
+                true
+            }
+            Decision::Reject => {
+                self.turn_away(id, Finish::Refused, ends);
+                false
+            }
+        }
+    }
+
+    /// The gateway answers at once that it cannot serve this.
+    fn turn_away(&mut self, id: RequestId, finish: Finish, ends: &mut Ends<'_>) {
+        self.last_end = self.last_end.max(self.now);
+        let at = self.now + self.config.network.client_to_router;
+        self.fail(id, None, finish, at, ends);
+    }
+
+    /// Gateways that learn at once what this one does and hears: all others, where they tell each other.
+    fn others(&mut self, gateway: usize) -> impl Iterator<Item = &mut Gateway> {
+        let listen = self.config.impairments.shared;
+        let all = self.gateways.iter_mut().enumerate();
+        all.filter(move |(other, _)| listen && *other != gateway).map(|(_, other)| other)
+    }
+
+    /// The gap behind a decision is over: it takes effect, unless its client has given up.
+    pub(super) fn gap_is_over(&mut self, id: RequestId, attempt: u32, server: Server) {
+        if self.pending.get(id).is_some_and(|under_way| u32::from(under_way.attempt) == attempt)
+            && let Some((gateway, arrival, request)) = self.pending.release(id)
+        {
+            self.commit(gateway, &arrival, request, server);
+        } else {
+            self.leaves(server);
+        }
+    }
+
+    /// A decision takes effect: counters rise, and the request is on its way.
+    fn commit(&mut self, gateway: usize, arrival: &Arrival, mut request: Request, server: Server) {
+        let network = self.config.network;
+        let arrived = self.now + network.router_to_replica;
+        self.pending.sent(arrival.id, server, arrived);
+        self.gateways[gateway].view.sent(server);
+        self.gateways[gateway].in_flight += 1;
+        self.limit(gateway, server);
+        self.gateways[gateway].router.committed(arrival, server, self.now);
+        let now = self.now;
+        for other in self.others(gateway) {
+            other.view.sent(server);
+            other.router.committed(arrival, server, now);
+        }
+        // Two of the very same rank would preempt each other for ever in vLLM, whose clocks tell them apart.
+        self.last_arrival_order = arrived.as_ps().max(self.last_arrival_order + 1);
+        request.arrival_order = self.last_arrival_order;
+        self.deliver(server, arrived + network.frontend, Input::Add(request));
+    }
+
+    /// A replica that has as many of a gateway's requests as it may is not chosen.
+    fn limit(&mut self, gateway: usize, server: Server) {
+        if let Some(most) = self.config.admission.most_per_replica {
+            let Gateway { view, roster, .. } = &mut self.gateways[gateway];
+            roster.fills(server, view.mine(server).in_flight >= most);
+        }
+    }
+
+    /// Something is on its way to an engine.
+    pub(super) fn deliver(&mut self, server: Server, at: Time, input: Input) {
+        let lane = &mut self.lanes[server];
+        lane.deliver(at, self.delivered, input);
+        self.delivered += 1;
+        if self.listening.in_time() {
+            let next = lane.replica.next_completion();
+            self.due.set(server, next);
+        }
+    }
+
+    /// A gateway, and whoever it tells, hears of a request it sent.
+    pub(super) fn tell(&mut self, gateway: usize, feedback: &Feedback, server: Server, ended: bool) {
+        self.gateways[gateway].hears(feedback, server, ended);
+        if ended {
+            self.gateways[gateway].in_flight -= 1;
+            self.limit(gateway, server);
+        }
+        for other in self.others(gateway) {
+            other.hears(feedback, server, ended);
+        }
+    }
+
+    /// Something a replica produced passes the gateway on its way to the client. Of tries that were given up nobody
+    /// wants to know.
+    pub(super) fn respond(&mut self, at: Time, server: Server, event: EngineEvent, ends: &mut Ends<'_>) {
+        let under_way = self.pending.get(event.id()).map(|under_way| (under_way.gateway, under_way.attempt));
+        let Some((gateway, _)) = under_way.filter(|(_, attempt)| u32::from(*attempt) == event.attempt())
+        else {
+            if let EngineEvent::Ended(engine) = &event {
+                self.tally.waste(engine);
+            }
+            return;
+        };
+        let gateway = gateway as usize;
+        let feedback = match &event {
+            EngineEvent::FirstToken { id, .. } => Feedback::FirstToken { id: *id, server, at },
+            EngineEvent::Ended(engine) if engine.finish.is_complete() => {
+                let (id, output_tokens) = (engine.id, engine.output_tokens);
+                Feedback::Completed { id, server, at, output_tokens }
+            }
+            EngineEvent::Ended(engine) => Feedback::Failed { id: engine.id, server, at },
+        };
+        let ended = matches!(event, EngineEvent::Ended(_));
+        self.tell(gateway, &feedback, server, ended);
+        match event {
+            EngineEvent::FirstToken { id, .. } => self.pending.first_token(id, at),
+            EngineEvent::Ended(engine) => {
+                self.detect_outlier(gateway, server, engine.finish == Finish::Lost);
+                self.leaves(server);
+                self.attempt_ended(engine, at, ends);
+            }
+        }
+        self.ask_all_again(gateway, ends);
+    }
+
+    /// A try is no longer at a replica, nor on its way there.
+    pub(super) fn leaves(&mut self, server: Server) {
+        self.processes[server].outstanding -= 1;
+        self.stop_if_drained(server);
+    }
+
+    /// What one gateway has heard may let it, and whoever it tells, send what they keep.
+    pub(super) fn ask_all_again(&mut self, heard_by: usize, ends: &mut Ends<'_>) {
+        for gateway in 0..self.gateways.len() {
+            if gateway == heard_by || self.config.impairments.shared {
+                self.ask_again(gateway, ends);
+            }
+        }
+    }
+
+    /// Asks about the requests a gateway keeps, in order, until it keeps one again.
+    fn ask_again(&mut self, gateway: usize, ends: &mut Ends<'_>) {
+        while let Some(held) = self.gateways[gateway].held.pop_front() {
+            let Some((gateway, arrival, request)) = self.pending.release(held) else { continue };
+            if self.decide(gateway, arrival, request, ends) {
+                break;
+            }
+        }
+    }
+}

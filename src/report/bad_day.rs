@@ -1,0 +1,101 @@
+//! What befell a run, as text: tries, losses and waste of each contender, and the incidents of the first.
+
+use super::table::{Table, number, number_or_dash};
+use crate::metrics::{Aftermath, BadDay, IncidentSummary};
+use crate::study::compare::Comparison;
+
+/// A row a contender; none where nothing could happen.
+pub(super) fn table(comparison: &Comparison) -> Option<Table> {
+    let head = [
+        "name",
+        "lost",
+        "timed out",
+        "tries a request",
+        "by gateways",
+        "tries lost",
+        "timed out",
+        "no replica",
+        "wasted tokens %",
+        "noticed after s",
+    ];
+    let mut table = Table::new(&head, 1);
+    for ranked in &comparison.ranking {
+        ranked.repetitions[0].bad_day.as_ref()?;
+        let of = |part: &dyn Fn(&BadDay) -> Option<f64>| {
+            number_or_dash(ranked.mean(|summary| summary.bad_day.as_ref().and_then(part)))
+        };
+        let requests = |summary: &crate::metrics::RunSummary| {
+            (summary.offered + summary.warmup_requests + summary.cooldown_requests) as f64
+        };
+        let tries =
+            ranked.mean(|summary| Some(summary.bad_day.as_ref()?.tries as f64 / requests(summary).max(1.0)));
+        table.row(vec![
+            ranked.name.clone(),
+            of(&|day| Some(day.lost as f64)),
+            of(&|day| Some(day.timed_out as f64)),
+            number_or_dash(tries),
+            of(&|day| Some(day.gateway_retries as f64)),
+            of(&|day| Some(day.lost_tries as f64)),
+            of(&|day| Some(day.timed_out_tries as f64)),
+            of(&|day| Some(day.unavailable_tries as f64)),
+            of(&|day| Some(day.wasted_share * 100.0)),
+            of(&BadDay::mean_noticed_after_s),
+        ]);
+    }
+    Some(table)
+}
+
+/// Above so many incidents a list of them says nothing.
+const MOST_LINES: usize = 12;
+
+/// The incidents of the first contender's first repetition, a line each.
+pub(super) fn incidents(comparison: &Comparison) -> String {
+    let first = &comparison.ranking[0].repetitions[0];
+    let Some(day) = first.bad_day.as_ref().filter(|day| !day.incidents.is_empty()) else {
+        return String::new();
+    };
+    let mut text =
+        format!("\nWhat befell the fleet, in the first repetition of {}:\n", comparison.ranking[0].name);
+    day.incidents.iter().take(MOST_LINES).for_each(|incident| text += &line(incident));
+    if day.incidents.len() > MOST_LINES {
+        text += &format!("- ... and {} more (summary.json)\n", day.incidents.len() - MOST_LINES);
+    }
+    let told = comparison.ranking.iter().filter_map(|ranked| Some((&ranked.name, ranked.aftermath?)));
+    told.for_each(|(name, aftermath)| text += &around(name, &aftermath));
+    text
+}
+
+/// Before, during and after, in a sentence.
+fn around(name: &str, aftermath: &Aftermath) -> String {
+    let share = |share: Option<f64>| share.map_or("-".into(), |share| number(share * 100.0));
+    let after = match aftermath.recovered_after_s {
+        _ if aftermath.metastable => {
+            "; METASTABLE: the cause is gone and less is offered than the fleet can bear, and it does not recover".into()
+        }
+        Some(seconds) if seconds > 0.0 => format!("; recovered {} s after", number(seconds)),
+        Some(_) => String::new(),
+        None => "; not recovered when the last request was sent".into(),
+    };
+    format!(
+        "- {name}: {} % good before, {} % from {} to {} s, {} % afterwards{after}\n",
+        share(aftermath.good_before),
+        share(aftermath.good_during),
+        number(aftermath.from_s),
+        number(aftermath.to_s),
+        share(aftermath.good_after)
+    )
+}
+
+fn line(incident: &IncidentSummary) -> String {
+    let whom = incident.replica.map_or("all replicas".into(), |replica| format!("replica {replica}"));
+    let slow = incident.kind == "slow-down";
+    let noticed = match (incident.noticed_after_s, incident.replica) {
+        (Some(after), _) => format!(", noticed after {} s", number(after)),
+        (None, Some(_)) if !slow => ", not noticed".into(),
+        _ => String::new(),
+    };
+    let over = incident.over_after_s.map_or(String::new(), |after| {
+        format!(", {} after {} s", if slow { "over" } else { "ready again" }, number(after))
+    });
+    format!("- {} s: {} of {whom}{noticed}{over}\n", number(incident.at_s), incident.kind)
+}

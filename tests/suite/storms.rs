@@ -1,0 +1,262 @@
+//! Laws 1, 3, 4, 7 and 8 of whole fleets on bad days: crashes, slow-downs, drains, deploys, impatient clients, retries.
+//!
+//! Seeds are fresh every time; a failure prints the case and the one command that repeats it.
+#![expect(clippy::disallowed_methods, reason = "a seed that is to be repeated comes from the environment")]
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
+use tailcast::fleet::admission::Admission;
+use tailcast::fleet::health::Health;
+use tailcast::fleet::incidents::{Back, Incident, What, When, Whom};
+use tailcast::fleet::patience::{Backoff, Patience, Retries};
+use tailcast::fleet::{End, Ended, Fleet, FleetConfig};
+use tailcast::metrics::LaneStats;
+use tailcast::observe::{Observer, Silence};
+use tailcast::request::{Finish, Outcome};
+use tailcast::router::POLICIES;
+use tailcast::time::{Span, Time};
+use tailcast::workload::{Job, OpenLoop};
+
+use crate::fleets::{Setting, facts, jobs, routers, setting};
+
+fn at_ms(ms: u64) -> Time {
+    Time::ZERO + Span::from_ms(ms)
+}
+
+fn incident() -> impl Strategy<Value = Incident> {
+    let when = prop_oneof![
+        3 => (0u64..3_000).prop_map(|ms| When::At(at_ms(ms))),
+        1 => (50u64..1_000, any::<bool>(), 0u64..500).prop_map(|(mean, even, from)| When::Every {
+            mean: Span::from_ms(mean),
+            even,
+            from: at_ms(from),
+            until: at_ms(4_000),
+        }),
+    ];
+    // Numbers are taken modulo the size of the fleet.
+    let whom = prop_oneof![3 => (0usize..6).prop_map(Whom::One), 2 => Just(Whom::Any), 1 => Just(Whom::All)];
+    let back = prop_oneof![
+        1 => Just(Back::Never),
+        2 => Just(Back::Started),
+        3 => (0u64..1_500).prop_map(|ms| Back::After(Span::from_ms(ms))),
+    ];
+    let what = (0u32..4, whom, back, 0u64..800, 100u32..5_000, prop::option::of(1u64..900)).prop_map(
+        |(kind, whom, back, grace, per_mille, lasts)| {
+            let grace = Span::from_ms(grace);
+            match kind {
+                0 => What::Crash { whom, back },
+                1 => What::SlowDown { whom, per_mille, lasts: lasts.map(Span::from_ms) },
+                2 => What::Drain { whom, grace, back },
+                _ => What::RollingDeploy { at_once: 1 + per_mille % 2, grace, back },
+            }
+        },
+    );
+    (when, what).prop_map(|(when, what)| Incident { when, what })
+}
+
+fn backoff() -> impl Strategy<Value = Backoff> {
+    (0u64..200, 1.0f64..3.0, 0.0f64..1.0).prop_map(|(first, factor, jitter)| Backoff {
+        first: Span::from_ms(first),
+        factor,
+        longest: Span::from_ms(400),
+        jitter,
+    })
+}
+
+fn patience() -> impl Strategy<Value = Patience> {
+    let limit = || prop::option::of((1u64..2_000).prop_map(Span::from_ms));
+    (limit(), limit(), 0u32..4, backoff(), prop::option::of(0.0f64..1.0)).prop_map(
+        |(first_token, whole, retries, backoff, budget)| Patience {
+            first_token,
+            whole,
+            retries,
+            backoff,
+            budget,
+        },
+    )
+}
+
+fn health() -> impl Strategy<Value = Health> {
+    (1u64..300, 1u32..4, 0u64..200, 0u32..3, 0.0f64..0.7).prop_map(
+        |(interval, checks, watch, eject_after, share)| Health {
+            interval: Span::from_ms(interval),
+            unhealthy_after: checks,
+            healthy_after: 4 - checks,
+            watch_delay: Span::from_ms(watch),
+            eject_after,
+            ejection: Span::from_ms(interval * 3),
+            most_ejected: share,
+            panic_below: if share < 0.3 { 0.0 } else { share },
+        },
+    )
+}
+
+fn admission() -> impl Strategy<Value = Admission> {
+    let limits = (prop::option::of(1u32..20), prop::option::of(1u32..60));
+    let some = (prop::option::of(1.0f64..200.0), 1.0f64..20.0, limits).prop_map(
+        |(rate_per_s, burst, (most_per_replica, most_in_flight))| Admission {
+            rate_per_s,
+            burst,
+            most_per_replica,
+            most_in_flight,
+        },
+    );
+    prop_oneof![2 => Just(Admission::default()), 1 => some]
+}
+
+/// A fleet on a bad day.
+fn storm() -> impl Strategy<Value = Setting> {
+    let incidents = prop::collection::vec(incident(), 0..6);
+    let retries = (0u32..3, backoff()).prop_map(|(attempts, backoff)| Retries { attempts, backoff });
+    (setting(), incidents, patience(), (retries, admission()), health()).prop_map(
+        |(setting, mut incidents, patience, (retries, admission), health)| {
+            for incident in &mut incidents {
+                if let What::Crash { whom: Whom::One(server), .. }
+                | What::SlowDown { whom: Whom::One(server), .. }
+                | What::Drain { whom: Whom::One(server), .. } = &mut incident.what
+                {
+                    *server %= setting.servers;
+                }
+            }
+            let incidents = incidents.into();
+            let config = FleetConfig { incidents, patience, retries, admission, health, ..setting.config };
+            Setting { config, ..setting }
+        },
+    )
+}
+
+fn run<O: Observer + Send + Default>(
+    setting: &Setting,
+    policy: &str,
+    jobs: &[Job],
+    check: bool,
+) -> (Vec<Outcome>, Ended<O>) {
+    let replicas = (0..setting.servers).map(|_| (facts(setting.blocks), O::default())).collect();
+    let mut outcomes = Vec::new();
+    let config = FleetConfig { check, ..setting.config.clone() };
+    let ended = Fleet::new(config, replicas, routers(policy, setting))
+        .run(&mut OpenLoop::new(jobs.into()), &mut |outcome| outcomes.push(outcome));
+    outcomes.sort_by_key(|outcome| outcome.attempt.request);
+    (outcomes, ended)
+}
+
+/// Law 1, of requests and of tries; laws 2 to 4 are asserted inside.
+fn holds(setting: &Setting, policy: &str, jobs: &[Job]) -> Result<(), TestCaseError> {
+    let (outcomes, ended) = run::<Silence>(setting, policy, jobs, true);
+    let sent_in_time = |job: &&Job| match setting.config.end {
+        End::Drain => true,
+        End::At(end) => job.sent < end,
+    };
+    prop_assert_eq!(outcomes.len(), jobs.iter().filter(sent_in_time).count(), "{}", policy);
+    let Patience { first_token, whole, retries, .. } = setting.config.patience;
+    let most_tries = (1 + retries) * (1 + setting.config.retries.attempts);
+    for (outcome, job) in outcomes.iter().zip(jobs) {
+        prop_assert_eq!(outcome.attempt.request, job.request.id);
+        prop_assert!(outcome.attempt.number < most_tries, "{}: {:?}", policy, outcome);
+        match outcome.finish {
+            Finish::Unfinished => prop_assert!(setting.config.end != End::Drain, "{}: {:?}", policy, outcome),
+            Finish::TimedOut => prop_assert!(first_token.is_some() || whole.is_some()),
+            Finish::Stop | Finish::Length => {
+                let limit = facts(40).engine.max_model_len;
+                let due = job.request.output_tokens.min(limit - job.request.prompt_tokens);
+                prop_assert_eq!(outcome.output_tokens(), due);
+                prop_assert!(outcome.ttft() <= outcome.e2e());
+                // No client gets an answer that it did not wait for.
+                if let (Some(whole), 0) = (whole, outcome.attempt.number) {
+                    prop_assert!(outcome.e2e().unwrap() <= whole);
+                }
+                if let (Some(first), 0) = (first_token, outcome.attempt.number) {
+                    prop_assert!(outcome.ttft().unwrap() <= first);
+                }
+            }
+            _ => {}
+        }
+    }
+    let has_come = |outcome: &&Outcome| outcome.finish != Finish::Unfinished;
+    let again = outcomes.iter().filter(has_come).filter(|outcome| outcome.attempt.number > 0).count() as u64;
+    prop_assert!(ended.tally.tries - ended.tally.requests + ended.tally.gateway_retries >= again);
+    let in_order = ended.happened.windows(2).all(|pair| pair[0].at <= pair[1].at);
+    prop_assert!(
+        in_order && ended.happened.iter().all(|one| one.noticed.is_none_or(|noticed| noticed >= one.at))
+    );
+    Ok(())
+}
+
+/// The same again is the same, whoever listens (law 7).
+fn repeats(setting: &Setting, policy: &str, jobs: &[Job]) -> Result<(), TestCaseError> {
+    let (first, _) = run::<Silence>(setting, policy, jobs, true);
+    let (again, _) = run::<LaneStats>(setting, policy, jobs, false);
+    prop_assert_eq!(first, again, "{}", policy);
+    Ok(())
+}
+
+fn through_storms(name: &str, cases: u32, test: fn(&Setting, &str, &[Job]) -> Result<(), TestCaseError>) {
+    let fresh = || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), name);
+    let seed =
+        std::env::var("TAILCAST_SEED").map_or_else(|_| fresh(), |seed| seed.parse().expect("a number"));
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    // Each storm meets a few policies, and all of them together meet each policy often.
+    let cases = (storm(), any::<prop::sample::Index>());
+    let outcome = TestRunner::new_with_rng(config, rng).run(&cases, |(setting, first)| {
+        let jobs = jobs(setting.seed, setting.requests, setting.rate_per_s);
+        let first = first.index(POLICIES.len());
+        for policy in POLICIES.iter().cycle().skip(first).take(6).filter(|policy| policy.name != "script") {
+            test(&setting, policy.name, &jobs)?;
+        }
+        Ok(())
+    });
+    if let Err(failure) = outcome {
+        panic!("{failure}\nrepeat it with: TAILCAST_SEED={seed} cargo test --test suite storms::{name}");
+    }
+}
+
+#[test]
+fn every_request_has_one_outcome_in_any_storm() {
+    through_storms("every_request_has_one_outcome_in_any_storm", 300, holds);
+}
+
+#[test]
+fn storms_repeat_to_the_bit() {
+    through_storms("storms_repeat_to_the_bit", 60, repeats);
+}
+
+/// Ten thousand storms, for release builds: `cargo test --release --test suite ten_thousand -- --ignored`.
+#[test]
+#[ignore = "minutes of a release build"]
+fn ten_thousand_storms() {
+    through_storms("ten_thousand_storms", 10_000, holds);
+}
+
+/// A day on which nothing happens is the same with all the machinery in place: checks, limits nobody reaches, retries
+/// nobody needs (law 7).
+#[test]
+fn where_nothing_happens_nothing_changes() {
+    let mut runner = TestRunner::new(ProptestConfig { cases: 60, ..ProptestConfig::default() });
+    let outcome = runner.run(&setting(), |setting| {
+        let jobs = jobs(setting.seed, setting.requests, setting.rate_per_s);
+        let never = Some(Span::from_s(3_600));
+        let config = FleetConfig {
+            incidents: Arc::new([Incident {
+                when: When::At(Time::ZERO + Span::from_s(7_200)),
+                what: What::RollingDeploy { at_once: 1, grace: Span::ZERO, back: Back::Started },
+            }]),
+            patience: Patience { first_token: never, whole: never, retries: 3, ..Patience::default() },
+            retries: Retries { attempts: 2, ..Retries::default() },
+            health: Health { eject_after: 3, ..Health::default() },
+            ..setting.config.clone()
+        };
+        let armed = Setting { config, ..setting.clone() };
+        for policy in POLICIES {
+            let (calm, _) = run::<Silence>(&setting, policy.name, &jobs, false);
+            let (watched, _) = run::<Silence>(&armed, policy.name, &jobs, false);
+            prop_assert_eq!(&calm, &watched, "{}", policy.name);
+        }
+        Ok(())
+    });
+    outcome.unwrap();
+}
