@@ -34,6 +34,11 @@ impl Due {
         }
     }
 
+    /// The bound of one replica.
+    pub(super) fn of(&self, replica: usize) -> Time {
+        self.nodes[self.leaves + replica]
+    }
+
     /// The soonest bound, if it lies at or before `until`, and the first replica that has it.
     pub(super) fn soonest(&self, until: Time) -> Option<(Time, usize)> {
         let bound = self.nodes[1];

@@ -75,7 +75,7 @@ impl<O: Observer + Send> Fleet<O> {
         self.gateways[gateway].held.retain(|held| *held != id);
         self.pending.forget_kept(id);
         if let Some(server) = server {
-            let at = (self.now + network.router_to_replica).max(delivered);
+            let at = self.arrives(server).max(delivered);
             self.deliver(server, at, Input::Abort(id));
             self.tell(gateway, &Feedback::Failed { id, server, at: self.now }, server, true);
             self.leaves(server);
@@ -123,9 +123,12 @@ impl<O: Observer + Send> Fleet<O> {
             self.tally.waste(&engine);
             let under_way = self.pending.get_mut(id).expect("it was just looked at");
             under_way.gateway_tries += 1;
-            under_way.avoided = under_way.server;
+            let failed = under_way.server;
             under_way.try_anew();
             let (attempt, tries) = (u32::from(under_way.attempt), u32::from(under_way.gateway_tries));
+            if let Some(failed) = failed {
+                self.pending.failed(id, failed as usize);
+            }
             let pause = self.config.retries.backoff.before(self.config.seed, id, tries);
             let moment = Moment::Again { request: id, attempt, by_client: false };
             self.agenda.add(at + pause, Kind::Arrival, u64::from(id.0), moment);
@@ -166,13 +169,13 @@ impl<O: Observer + Send> Fleet<O> {
         }
         under_way.client_tries += 1;
         under_way.gateway_tries = 0;
-        under_way.avoided = None;
         // A client that comes again is a client that comes: it takes the next gateway.
         under_way.gateway = (under_way.gateway + 1) % gateways;
         under_way.try_anew();
         under_way.try_sent =
             at + patience.backoff.before(self.config.seed, id, u32::from(under_way.client_tries));
         let (attempt, sent) = (u32::from(under_way.attempt), under_way.try_sent);
+        self.pending.forget_failures(id);
         let moment = Moment::Again { request: id, attempt, by_client: true };
         let arrives = (sent + self.config.network.client_to_router).max(self.now);
         self.agenda.add(arrives, Kind::Arrival, u64::from(id.0), moment);

@@ -91,9 +91,9 @@ impl Roster {
         &self.candidates
     }
 
-    /// The same but for one who has just failed, unless nobody else is left.
-    pub(super) fn candidates_but(&mut self, failed: Server) -> Candidates {
-        let others: Vec<Server> = self.candidates.iter().filter(|server| *server != failed).collect();
+    /// The same but for those who have just failed, unless nobody else is left.
+    pub(super) fn candidates_but(&mut self, failed: &[Server]) -> Candidates {
+        let others: Vec<Server> = self.candidates.iter().filter(|server| !failed.contains(server)).collect();
         if others.is_empty() || others.len() == self.candidates.len() {
             return self.candidates.clone();
         }
@@ -231,8 +231,8 @@ mod tests {
     #[test]
     fn who_failed_is_avoided_where_somebody_else_is_left() {
         let mut roster = Roster::new(2, &Health::default());
-        assert_eq!(roster.candidates_but(0).iter().collect::<Vec<_>>(), [1]);
+        assert_eq!(roster.candidates_but(&[0]).iter().collect::<Vec<_>>(), [1]);
         roster.checked(1, false);
-        assert_eq!(roster.candidates_but(0).iter().collect::<Vec<_>>(), [0]);
+        assert_eq!(roster.candidates_but(&[0]).iter().collect::<Vec<_>>(), [0]);
     }
 }

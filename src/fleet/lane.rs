@@ -34,6 +34,12 @@ pub(super) struct Lane<O> {
     pub(super) late: Option<Box<Replica>>,
     /// What it was given, where that is kept.
     pub(super) kept: Option<Vec<Delivery>>,
+    /// When the last of what is on its way reaches the engine.
+    pub(super) last_delivery: Time,
+    /// When the last of what was sent there arrives, and when the last of what it said reached its gateway; kept where the network
+    /// changes.
+    pub(super) last_sent_arrives: Time,
+    pub(super) last_response: Time,
 }
 
 impl<O: Observer> Lane<O> {
@@ -43,6 +49,7 @@ impl<O: Observer> Lane<O> {
 
     /// Something is on its way to the engine.
     pub(super) fn deliver(&mut self, at: Time, order: u64, input: Input) {
+        self.last_delivery = self.last_delivery.max(at);
         if let Some(kept) = &mut self.kept {
             kept.push(Delivery { at, order, input: input.clone() });
         }
@@ -91,6 +98,12 @@ impl<O: Observer> Look<'_, O> {
         keys.iter().position(lost).map_or(blocks, |place| place as u32)
     }
 
+    /// When what is decided now reaches an engine: behind all that is on its way there, such as word that a client has given up
+    /// an earlier try.
+    fn reaches(&self, server: Server) -> Time {
+        (self.now + self.way).max(self.lanes[server].last_delivery)
+    }
+
     /// A copy of a replica as of now, with lengths as they are predicted, and this request on its way there.
     fn imagined(&mut self, server: Server, arrival: Option<&Arrival>, assumed: Assumed) -> Replica {
         self.lanes[server].advance(self.now);
@@ -109,7 +122,7 @@ impl<O: Observer> Look<'_, O> {
             // Identities of answers are part of the truth.
             let content = self.request.content.truncated(self.request.prompt_tokens);
             let request = Request { output_tokens, arrival_order, content, ..self.request.clone() };
-            copy.deliver(self.now + self.way, u64::MAX, Input::Add(request));
+            copy.deliver(self.reaches(server), u64::MAX, Input::Add(request));
         }
         copy
     }
@@ -220,7 +233,7 @@ impl<O: Observer> Clairvoyance for Look<'_, O> {
         copy.take_events();
         let arrival_order = (self.now + self.way).as_ps();
         let request = Request { arrival_order, ..self.request.clone() };
-        copy.deliver(self.now + self.way, u64::MAX, Input::Add(request));
+        copy.deliver(self.reaches(server), u64::MAX, Input::Add(request));
         copy.end_of(self.request.id, until)
     }
 }

@@ -29,14 +29,20 @@ impl Listening {
 
     /// The same where this befalls the fleet: who drains, ejects or tries again waits for ends.
     pub(super) fn and_to(self, config: &FleetConfig) -> Listening {
-        let drains =
-            |incident: &Incident| matches!(incident.what, What::Drain { .. } | What::RollingDeploy { .. });
+        // Drains wait for ends, and a delay that changes is that of the moment.
+        let is_timed = |incident: &Incident| {
+            matches!(incident.what, What::Drain { .. } | What::RollingDeploy { .. } | What::Network { .. })
+        };
         let patience = &config.patience;
-        let gives_up = patience.first_token.is_some() || patience.whole.is_some() || patience.retries > 0;
+        let gives_up = patience.first_token.is_some() || patience.whole.is_some();
         let limits = config.admission.most_per_replica.is_some() || config.admission.most_in_flight.is_some();
-        let ends =
-            self.ends || limits || config.health.eject_after > 0 || config.incidents.iter().any(drains);
-        Listening { ends, reacts: self.reacts || gives_up || config.retries.attempts > 0, ..self }
+        let counts = limits
+            || gives_up
+            || config.retries.attempts > 0
+            || config.health.eject_after > 0
+            || config.incidents.iter().any(is_timed);
+        let reacts = self.reacts || patience.retries > 0;
+        Listening { ends: self.ends || counts, reacts, ..self }
     }
 
     /// Whether responses must reach their gateways in the order of time.

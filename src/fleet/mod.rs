@@ -118,7 +118,16 @@ impl<O: Observer + Send> Fleet<O> {
             let mut replica = Replica::new(facts.engine.clone(), facts.step_time.clone());
             replica.set_check(config.check);
             let late = (late_index && facts.engine.enable_prefix_caching).then(|| Box::new(replica.clone()));
-            Lane { replica, observer, facts, late, kept: None }
+            Lane {
+                replica,
+                observer,
+                facts,
+                late,
+                kept: None,
+                last_delivery: Time::ZERO,
+                last_sent_arrives: Time::ZERO,
+                last_response: Time::ZERO,
+            }
         });
         let gateways: Vec<Gateway> = routers
             .into_iter()
@@ -202,7 +211,12 @@ impl<O: Observer + Send> Fleet<O> {
     /// anything did. If gateways or clients react, lanes stop at the first moment that may cause something.
     fn advance_lanes_due(&mut self, until: Time) -> bool {
         let Some((soonest, _)) = self.due.soonest(until) else { return false };
-        let limit = if self.listening.reacts { soonest } else { until };
+        // A gateway that tries again does so when it hears of a failure, and nobody must have lived past that.
+        let limit = match self.listening.reacts {
+            true => soonest,
+            false if self.config.retries.attempts > 0 => self.next_failure().min(until),
+            false => until,
+        };
         let mut came_out = false;
         while let Some((_, server)) = self.due.soonest(limit) {
             self.lanes[server].advance(limit);
@@ -212,20 +226,32 @@ impl<O: Observer + Send> Fleet<O> {
             let next = self.lanes[server].replica.next_completion();
             self.due.set(server, next.map(|next| next.max(behind)));
         }
-        came_out || self.listening.reacts
+        came_out || limit < until || self.listening.reacts
+    }
+
+    /// From a gateway to a replica, or back.
+    fn way(&self, server: Server) -> Span {
+        self.config.network.router_to_replica + self.processes[server].delay
     }
 
     /// Puts what came out of a replica where its gateway will hear it.
     fn file_events(&mut self, server: Server) -> bool {
-        let back = self.config.network.router_to_replica;
+        let back = self.way(server);
+        let keeps_order = self.processes[server].network_has_changed();
+        let Lane { replica, last_response, .. } = &mut self.lanes[server];
         let mut any = false;
-        for event in self.lanes[server].replica.take_events() {
+        for event in replica.take_events() {
+            let mut at = event.at() + back;
+            if keeps_order {
+                // What is behind on the way stays behind, however quick the network has become.
+                at = at.max(*last_response);
+                *last_response = at;
+            }
             match event {
-                EngineEvent::FirstToken { id, at, .. } if !self.listening.first_tokens => {
-                    self.pending.first_token(id, at + back);
+                EngineEvent::FirstToken { id, attempt, .. } if !self.listening.first_tokens => {
+                    self.pending.first_token(id, attempt, at);
                 }
                 event => {
-                    let at = event.at() + back;
                     self.agenda.add(at, Kind::Response, server as u64, Moment::Response { server, event });
                     any = true;
                 }
@@ -238,14 +264,14 @@ impl<O: Observer + Send> Fleet<O> {
     /// unless it would reach the gateway after `end`.
     fn drain_lanes(&mut self, until: Time, end: Time, ends: &mut Ends<'_>) {
         self.lanes.par_iter_mut().for_each(|lane| lane.advance(until));
-        let back = self.config.network.router_to_replica;
         for server in 0..self.lanes.len() {
+            let back = self.way(server);
             let mut events = self.lanes[server].replica.lend_events();
             for event in events.drain(..) {
                 let at = event.at() + back;
                 match event {
                     _ if at > end => {}
-                    EngineEvent::FirstToken { id, .. } => self.pending.first_token(id, at),
+                    EngineEvent::FirstToken { id, attempt, .. } => self.pending.first_token(id, attempt, at),
                     EngineEvent::Ended(engine) => self.attempt_ended(engine, at, ends),
                 }
             }

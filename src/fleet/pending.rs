@@ -23,8 +23,6 @@ pub(super) struct UnderWay {
     pub(super) gateway_tries: u16,
     /// When the client sent its present try.
     pub(super) try_sent: Time,
-    /// Where the gateway's last try failed.
-    pub(super) avoided: Option<u32>,
     pub(super) server: Option<u32>,
     pub(super) arrived: Option<Time>,
     /// When its first token passed the gateway.
@@ -48,6 +46,8 @@ pub(super) struct Pending {
     kept: BTreeMap<RequestId, (Arrival, Request)>,
     /// Those that may be sent once more, as they came.
     originals: BTreeMap<RequestId, (Arrival, Request)>,
+    /// Where tries of the gateway's own have failed since the client's last.
+    failed_at: BTreeMap<RequestId, Vec<Server>>,
 }
 
 impl Pending {
@@ -73,7 +73,6 @@ impl Pending {
             client_tries: 0,
             gateway_tries: 0,
             try_sent: arrival.sent,
-            avoided: None,
             server: None,
             arrived: None,
             first_token: None,
@@ -108,6 +107,21 @@ impl Pending {
         self.originals.get(&id).cloned()
     }
 
+    /// A gateway's try failed there.
+    pub(super) fn failed(&mut self, id: RequestId, server: Server) {
+        self.failed_at.entry(id).or_default().push(server);
+    }
+
+    /// Where its gateway's tries have failed.
+    pub(super) fn failed_at(&self, id: RequestId) -> &[Server] {
+        self.failed_at.get(&id).map_or(&[], Vec::as_slice)
+    }
+
+    /// A new try of its client begins from nothing.
+    pub(super) fn forget_failures(&mut self, id: RequestId) {
+        self.failed_at.remove(&id);
+    }
+
     /// It is not to be sent on any more.
     pub(super) fn forget_kept(&mut self, id: RequestId) {
         self.kept.remove(&id);
@@ -126,9 +140,11 @@ impl Pending {
         }
     }
 
-    /// Its first token passes the gateway at `at`.
-    pub(super) fn first_token(&mut self, id: RequestId, at: Time) {
-        if let Some(under_way) = self.get_mut(id) {
+    /// The first token of a try passes the gateway at `at`; those of tries before do not count.
+    pub(super) fn first_token(&mut self, id: RequestId, attempt: u32, at: Time) {
+        if let Some(under_way) = self.get_mut(id)
+            && u32::from(under_way.attempt) == attempt
+        {
             under_way.first_token = Some(at);
         }
     }
@@ -153,6 +169,7 @@ impl Pending {
         let place = id.0.checked_sub(self.first)?;
         let under_way = self.window.get_mut(place as usize)?.take()?;
         self.originals.remove(&id);
+        self.failed_at.remove(&id);
         // The window begins with one that is under way, so whether it is empty says whether anybody is.
         while self.window.pop_front_if(|oldest| oldest.is_none()).is_some() {
             self.first += 1;

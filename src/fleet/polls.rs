@@ -53,7 +53,12 @@ impl<O: Observer + Send> Fleet<O> {
         self.lanes.par_iter_mut().with_min_len(LANES_A_THREAD).for_each(|lane| lane.advance(now));
         let impairments = self.config.impairments;
         if impairments.poll_loss == 0.0 && impairments.scrape == Span::ZERO {
-            for (server, lane) in self.lanes.iter().enumerate().filter(|(_, lane)| lane.answers()) {
+            for (server, lane) in self
+                .lanes
+                .iter()
+                .enumerate()
+                .filter(|(server, lane)| lane.answers() && !self.processes[*server].is_blind)
+            {
                 self.gateways[gateway].view.reported(server, lane.replica.signals(), now);
             }
             return;
@@ -63,7 +68,10 @@ impl<O: Observer + Send> Fleet<O> {
         let mut losses = self.config.seed.stream(Purpose::PollLoss, index);
         let mut reports = Vec::with_capacity(self.lanes.len());
         for (server, lane) in self.lanes.iter().enumerate() {
-            if losses.random::<f64>() >= impairments.poll_loss && lane.answers() {
+            if losses.random::<f64>() >= impairments.poll_loss
+                && lane.answers()
+                && !self.processes[server].is_blind
+            {
                 reports.push((server, Glimpse { signals: lane.replica.signals(), taken_at: now }));
             }
         }

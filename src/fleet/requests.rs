@@ -62,12 +62,11 @@ impl<O: Observer + Send> Fleet<O> {
     ) -> bool {
         let id = arrival.id;
         let count = self.gateways.len() as u32;
-        let under_way = if self.tries_again { self.pending.get(id) } else { None };
-        let avoided = under_way.and_then(|under_way| under_way.avoided);
+        let failed_at = if self.tries_again { self.pending.failed_at(id) } else { &[] };
         let roster = &mut self.gateways[gateway].roster;
-        let candidates = match avoided {
-            Some(failed) => roster.candidates_but(failed as usize),
-            None => roster.candidates().clone(),
+        let candidates = match failed_at.is_empty() {
+            true => roster.candidates().clone(),
+            false => roster.candidates_but(failed_at),
         };
         let most = self.config.admission.most_in_flight.unwrap_or(u32::MAX);
         if candidates.is_empty() || self.gateways[gateway].in_flight >= most {
@@ -150,7 +149,7 @@ impl<O: Observer + Send> Fleet<O> {
     /// A decision takes effect: counters rise, and the request is on its way.
     fn commit(&mut self, gateway: usize, arrival: &Arrival, mut request: Request, server: Server) {
         let network = self.config.network;
-        let arrived = self.now + network.router_to_replica;
+        let arrived = self.arrives(server);
         self.pending.sent(arrival.id, server, arrived);
         self.gateways[gateway].view.sent(server);
         self.gateways[gateway].in_flight += 1;
@@ -165,6 +164,17 @@ impl<O: Observer + Send> Fleet<O> {
         self.last_arrival_order = arrived.as_ps().max(self.last_arrival_order + 1);
         request.arrival_order = self.last_arrival_order;
         self.deliver(server, arrived + network.frontend, Input::Add(request));
+    }
+
+    /// When what is sent now arrives at a replica: nobody overtakes on the way there, however quick the network has become.
+    pub(super) fn arrives(&mut self, server: Server) -> Time {
+        let at = self.now + self.way(server);
+        if !self.processes[server].network_has_changed() {
+            return at;
+        }
+        let last = &mut self.lanes[server].last_sent_arrives;
+        *last = at.max(*last);
+        *last
     }
 
     /// A replica that has as many of a gateway's requests as it may is not chosen.
@@ -221,7 +231,7 @@ impl<O: Observer + Send> Fleet<O> {
         let ended = matches!(event, EngineEvent::Ended(_));
         self.tell(gateway, &feedback, server, ended);
         match event {
-            EngineEvent::FirstToken { id, .. } => self.pending.first_token(id, at),
+            EngineEvent::FirstToken { id, attempt, .. } => self.pending.first_token(id, attempt, at),
             EngineEvent::Ended(engine) => {
                 self.detect_outlier(gateway, server, engine.finish == Finish::Lost);
                 self.leaves(server);

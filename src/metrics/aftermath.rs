@@ -12,8 +12,8 @@ use super::windows::{Window, Windows};
 pub struct Aftermath {
     /// When the first incident began, seconds since the run began.
     pub from_s: f64,
-    /// When the last was over: its replica ready again, or as quick as before. Who never comes back is over when it goes.
-    pub to_s: f64,
+    /// When the last was over: its replica ready again, or as quick as before; none if that was not in this run.
+    pub to_s: Option<f64>,
     /// Share of good requests in windows before; none if there are none.
     pub good_before: Option<f64>,
     /// In windows that an incident touches.
@@ -49,19 +49,21 @@ fn good(windows: &[&Window]) -> Option<f64> {
 /// can bear, requests a second.
 pub fn aftermath(windows: &Windows, incidents: &[IncidentSummary], bears: Option<f64>) -> Option<Aftermath> {
     let begins = incidents.iter().map(|incident| incident.at_s);
-    let ends = incidents.iter().map(|incident| incident.at_s + incident.over_after_s.unwrap_or(0.0));
-    let (from_s, to_s) = (begins.reduce(f64::min)?, ends.reduce(f64::max)?);
+    let ends = incidents.iter().map(|incident| Some(incident.at_s + incident.over_after_s?));
+    let from_s = begins.reduce(f64::min)?;
+    let to_s = ends.reduce(|a, b| Some(a?.max(b?))).flatten();
+    let until_s = to_s.unwrap_or(f64::INFINITY);
     let part = |belongs: &dyn Fn(&Window) -> bool| -> Vec<&Window> {
         windows.windows.iter().filter(|window| belongs(window)).collect()
     };
     let before = part(&|window| window.to_s <= from_s);
-    let during = part(&|window| window.to_s > from_s && window.from_s < to_s.max(from_s + f64::EPSILON));
-    let after = part(&|window| window.from_s >= to_s.max(from_s + f64::EPSILON));
+    let during = part(&|window| window.to_s > from_s && window.from_s < until_s);
+    let after = part(&|window| window.from_s >= until_s);
     let last_bad = after.iter().rposition(|window| missed(window) > ALLOWED_SHARE);
     let recovered_after_s = match last_bad {
         None => (!after.is_empty()).then_some(0.0),
         Some(last) if last + 1 == after.len() => None,
-        Some(last) => Some(after[last].to_s - to_s),
+        Some(last) => Some(after[last].to_s - until_s),
     };
     let settled = &after[after.len() / 2..];
     let offered: u64 = settled.iter().map(|window| window.offered).sum();
@@ -109,7 +111,7 @@ mod tests {
     fn what_recovers_is_told_from_what_does_not() {
         let mends = run([0.0, 0.0, 0.5, 0.7, 0.6, 0.4, 0.0, 0.0, 0.0, 0.0]);
         let told = aftermath(&mends, &[slow(21.0, 15.0)], Some(20.0)).unwrap();
-        assert_eq!((told.from_s, told.to_s, told.good_before), (21.0, 36.0, Some(1.0)));
+        assert_eq!((told.from_s, told.to_s, told.good_before), (21.0, Some(36.0), Some(1.0)));
         assert!((told.good_during.unwrap() - 0.4).abs() < 1e-12);
         assert_eq!(told.recovered_after_s, Some(24.0));
         assert!(!told.metastable);
@@ -119,6 +121,10 @@ mod tests {
         // At its limit a fleet may well stay there.
         assert!(!told(10.0).metastable);
         assert!(aftermath(&stays, &[], Some(20.0)).is_none());
+        // A replica that never comes back is trouble to the end.
+        let gone = IncidentSummary { kind: "crash".into(), over_after_s: None, ..slow(21.0, 0.0) };
+        let told = aftermath(&mends, &[slow(5.0, 1.0), gone], None).unwrap();
+        assert_eq!((told.to_s, told.good_after, told.recovered_after_s), (None, None, None));
         let unharmed = aftermath(&run([0.0; 10]), &[slow(21.0, 15.0)], None).unwrap();
         assert_eq!(unharmed.recovered_after_s, Some(0.0));
     }

@@ -112,6 +112,9 @@ pub struct RunSummary {
     pub sketched: bool,
     /// E2E P99 of all offered requests, those without a whole answer counting as infinite (none).
     pub e2e_p99_of_offered_ms: Option<f64>,
+    /// The same of the time to first token.
+    #[serde(skip)]
+    pub ttft_p99_of_offered_ms: Option<f64>,
     /// Median gap between two tokens of a request, warm-up included, to 1 part in 256.
     pub itl_p50_ms: Option<f64>,
     /// 99th percentile of the same.
@@ -300,6 +303,7 @@ impl Collector {
             ttft: self.ttft.quantiles(),
             engine_ttft: self.engine_ttft.quantiles(),
             tpot: self.tpot.quantiles(),
+            ttft_p99_of_offered_ms: self.ttft.percentile_with_lost_ms(offered - completed, 99.0),
             e2e_p99_of_offered_ms: self.e2e.percentile_with_lost_ms(offered - completed, 99.0),
             e2e: self.e2e.quantiles(),
             sketched: self.e2e.is_sketched(),

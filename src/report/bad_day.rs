@@ -1,10 +1,16 @@
 //! What befell a run, as text: tries, losses and waste of each contender, and the incidents of the first.
 
-use super::table::{Table, number, number_or_dash};
+use super::table::{Table, number, number_or_dash, percent};
 use crate::metrics::{Aftermath, BadDay, IncidentSummary};
 use crate::study::compare::Comparison;
 
-/// A row a contender; none where nothing could happen.
+/// Whether anybody lost, gave up, or tried again.
+fn is_eventful(day: &BadDay) -> bool {
+    let failed = day.lost_tries + day.timed_out_tries + day.unavailable_tries;
+    failed + day.gateway_retries + day.output_tokens_wasted > 0
+}
+
+/// A row a contender; none where nothing failed.
 pub(super) fn table(comparison: &Comparison) -> Option<Table> {
     let head = [
         "name",
@@ -18,6 +24,10 @@ pub(super) fn table(comparison: &Comparison) -> Option<Table> {
         "wasted tokens %",
         "noticed after s",
     ];
+    let days = comparison.ranking.iter().flat_map(|ranked| &ranked.repetitions);
+    if !days.filter_map(|summary| summary.bad_day.as_ref()).any(is_eventful) {
+        return None;
+    }
     let mut table = Table::new(&head, 1);
     for ranked in &comparison.ranking {
         ranked.repetitions[0].bad_day.as_ref()?;
@@ -67,28 +77,34 @@ pub(super) fn incidents(comparison: &Comparison) -> String {
 
 /// Before, during and after, in a sentence.
 fn around(name: &str, aftermath: &Aftermath) -> String {
-    let share = |share: Option<f64>| share.map_or("-".into(), |share| number(share * 100.0));
+    let share = |share: Option<f64>| share.map_or("-".into(), percent);
     let after = match aftermath.recovered_after_s {
         _ if aftermath.metastable => {
             "; METASTABLE: the cause is gone and less is offered than the fleet can bear, and it does not recover".into()
         }
         Some(seconds) if seconds > 0.0 => format!("; recovered {} s after", number(seconds)),
         Some(_) => String::new(),
+        None if aftermath.good_after.is_none() => String::new(),
         None => "; not recovered when the last request was sent".into(),
     };
-    format!(
-        "- {name}: {} % good before, {} % from {} to {} s, {} % afterwards{after}\n",
-        share(aftermath.good_before),
-        share(aftermath.good_during),
-        number(aftermath.from_s),
-        number(aftermath.to_s),
-        share(aftermath.good_after)
-    )
+    let before =
+        aftermath.good_before.map_or(String::new(), |good| format!("{} % good before, ", percent(good)));
+    let (during, from_s) = (share(aftermath.good_during), number(aftermath.from_s));
+    match aftermath.to_s {
+        None => format!("- {name}: {before}{during} % good from {from_s} s on\n"),
+        Some(to_s) => {
+            let afterwards = share(aftermath.good_after);
+            format!(
+                "- {name}: {before}{during} % good from {from_s} to {} s, {afterwards} % afterwards{after}\n",
+                number(to_s)
+            )
+        }
+    }
 }
 
 fn line(incident: &IncidentSummary) -> String {
     let whom = incident.replica.map_or("all replicas".into(), |replica| format!("replica {replica}"));
-    let slow = incident.kind == "slow-down";
+    let slow = !["crash", "drain", "rolling-deploy"].contains(&incident.kind.as_str());
     let noticed = match (incident.noticed_after_s, incident.replica) {
         (Some(after), _) => format!(", noticed after {} s", number(after)),
         (None, Some(_)) if !slow => ", not noticed".into(),

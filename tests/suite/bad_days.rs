@@ -134,6 +134,43 @@ fn steps_of_a_slow_replica_take_so_many_times_as_long() {
     assert!(outcomes.iter().all(|outcome| (outcome.e2e().unwrap().as_s() - 0.6).abs() < 1e-9));
 }
 
+/// Both ways, for as long as it lasts.
+#[test]
+fn a_slow_network_is_paid_for_twice() {
+    let slow = "[[events]]\nkind = \"network\"\nreplica = 0\nat_s = 20.05\nfor_s = 20.0\ndelay_ms = 150.0\n";
+    let (outcomes, _) = outcomes(&paced(slow, 1));
+    for outcome in &outcomes {
+        let (sent, took) = (outcome.sent.as_s(), outcome.e2e().unwrap().as_s());
+        let expected = if (20.05..39.5).contains(&sent) { 0.5 } else { 0.2 };
+        let between = (19.8..20.05).contains(&sent) || (39.5..40.1).contains(&sent);
+        assert!(between || (took - expected).abs() < 1e-9, "sent at {sent}: {took}");
+    }
+}
+
+/// Gauges that cannot be read stay what they were: whoever goes by them alone goes on sending, or stops.
+#[test]
+fn gauges_that_cannot_be_read_stay_what_they_were() {
+    let blind = |at_s: f64| {
+        paced(
+            &format!(
+                "[router]\npolicy = \"least-queue\"\nparameters = {{ ties = \"first\" }}\nview.poll_interval_ms = 100.0\n\
+                 [[events]]\nkind = \"metrics-lost\"\nreplica = 0\nat_s = {at_s:.1}\n"
+            ),
+            2,
+        )
+        .replace("rate_per_s = 1.0", "rate_per_s = 12.0")
+        .replace("requests = 60", "requests = 600")
+        .replace("async_scheduling", "max_num_seqs = 1\nasync_scheduling")
+    };
+    let to_first = |text: &str| {
+        let (outcomes, _) = outcomes(text);
+        outcomes.iter().filter(|outcome| outcome.replica == Some(0)).count()
+    };
+    // Idle when last read, it gets everything; read late, it is one of two.
+    assert_eq!(to_first(&blind(0.0)), 600);
+    assert!((200..400).contains(&to_first(&blind(1_000.0))));
+}
+
 /// A drain that is given time loses nobody; one that is not loses what is under way, and what comes before gateways know.
 #[test]
 fn drains_lose_nobody_who_is_given_time() {
@@ -262,11 +299,16 @@ fn contradictions_are_refused_where_they_stand() {
         (
             "[[events]]\nkind = \"slow-down\"\nreplica = 0\nat_s = 5.0\nfactor = 2.0\n\
              [[events]]\nkind = \"slow-down\"\nreplica = 0\nat_s = 9.0\nfactor = 3.0",
-            "still slowed down by event 0",
+            "the slow-down of event 0 on replica 0 lasts until",
         ),
         ("[clients]\nretries = 1000", "expected at most 100 tries"),
         ("[clients]\nretry_budget = 0.2", "says nothing, since clients do not try again"),
         ("[clients]\ntimeout_s = { first_token = 9.0, whole = 3.0 }", "longer than the wait for the whole"),
+        ("[[events]]\nkind = \"network\"\nreplica = 0\nat_s = 1.0", "needs a delay"),
+        (
+            "[[events]]\nkind = \"metrics-lost\"\nreplica = 0\nat_s = 1.0\ndelay_ms = 1.0",
+            "says nothing of a metrics-lost",
+        ),
         ("[router.admission]\nburst = 3.0", "there is none"),
         ("[router.admission]\nmost_in_flight = 0", "expected a whole number of at least 1"),
         ("[router.health]\ninterval_s = 0.0", "expected a number above 0"),

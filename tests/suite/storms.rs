@@ -42,13 +42,15 @@ fn incident() -> impl Strategy<Value = Incident> {
         2 => Just(Back::Started),
         3 => (0u64..1_500).prop_map(|ms| Back::After(Span::from_ms(ms))),
     ];
-    let what = (0u32..4, whom, back, 0u64..800, 100u32..5_000, prop::option::of(1u64..900)).prop_map(
+    let what = (0u32..6, whom, back, 0u64..800, 100u32..5_000, prop::option::of(1u64..900)).prop_map(
         |(kind, whom, back, grace, per_mille, lasts)| {
             let grace = Span::from_ms(grace);
             match kind {
                 0 => What::Crash { whom, back },
                 1 => What::SlowDown { whom, per_mille, lasts: lasts.map(Span::from_ms) },
                 2 => What::Drain { whom, grace, back },
+                3 => What::Network { whom, delay: grace, lasts: lasts.map(Span::from_ms) },
+                4 => What::MetricsLost { whom, lasts: lasts.map(Span::from_ms) },
                 _ => What::RollingDeploy { at_once: 1 + per_mille % 2, grace, back },
             }
         },
@@ -115,6 +117,8 @@ fn storm() -> impl Strategy<Value = Setting> {
             for incident in &mut incidents {
                 if let What::Crash { whom: Whom::One(server), .. }
                 | What::SlowDown { whom: Whom::One(server), .. }
+                | What::Network { whom: Whom::One(server), .. }
+                | What::MetricsLost { whom: Whom::One(server), .. }
                 | What::Drain { whom: Whom::One(server), .. } = &mut incident.what
                 {
                     *server %= setting.servers;

@@ -34,7 +34,10 @@ pub struct EventFile {
     /// Slow-down: how many times as long steps take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub factor: Option<f64>,
-    /// Slow-down: how long it lasts, seconds; for ever unless given.
+    /// Network: so much longer in each direction, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<f64>,
+    /// Slow-down, network, metrics-lost: how long it lasts, seconds; for ever unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub for_s: Option<f64>,
     /// Drain, rolling-deploy: longest wait for what is under way, seconds; 30 unless given, as Kubernetes'
@@ -54,6 +57,10 @@ pub enum EventKindFile {
     Crash,
     /// Steps take longer.
     SlowDown,
+    /// What goes there and comes back is under way for longer.
+    Network,
+    /// Reads of its gauges fail; requests do not.
+    MetricsLost,
     /// Nothing new is sent there; the process ends when nothing is left, or the grace is over.
     Drain,
     /// Every replica is drained and started again, in turn.

@@ -157,17 +157,18 @@ pub(super) fn factor(path: &str, factor: f64) -> Result<u32, Fault> {
 
 fn incident(index: usize, event: &EventFile, replicas: usize) -> Result<Incident, Fault> {
     let path = |key: &str| format!("events.{index}.{key}");
-    use EventKindFile::{Crash, Drain, RollingDeploy, SlowDown};
+    use EventKindFile::{Crash, Drain, MetricsLost, Network, RollingDeploy, SlowDown};
     let kind = event.kind;
     // Every accepted key changes something (law 11).
     let belongs = |key: &str, given: bool, to: &[EventKindFile]| match given && !to.contains(&kind) {
         false => Ok(()),
         true => Err(fault(path(key), format!("says nothing of a {}", name(kind))).help("leave it out")),
     };
-    belongs("replica", event.replica.is_some(), &[Crash, SlowDown, Drain])?;
+    belongs("replica", event.replica.is_some(), &[Crash, SlowDown, Network, MetricsLost, Drain])?;
     belongs("restart_s", event.restart_s.is_some(), &[Crash, Drain, RollingDeploy])?;
     belongs("factor", event.factor.is_some(), &[SlowDown])?;
-    belongs("for_s", event.for_s.is_some(), &[SlowDown])?;
+    belongs("delay_ms", event.delay_ms.is_some(), &[Network])?;
+    belongs("for_s", event.for_s.is_some(), &[SlowDown, Network, MetricsLost])?;
     belongs("grace_s", event.grace_s.is_some(), &[Drain, RollingDeploy])?;
     belongs("at_once", event.at_once.is_some(), &[RollingDeploy])?;
     let whom = || match event.replica {
@@ -190,17 +191,21 @@ fn incident(index: usize, event: &EventFile, replicas: usize) -> Result<Incident
         Some(RestartFile::Seconds(seconds)) => Back::After(span_s(&path("restart_s"), seconds)?),
     };
     let grace = event.grace_s.map(|seconds| span_s(&path("grace_s"), seconds)).transpose()?.unwrap_or(GRACE);
+    let lasts = || event.for_s.map(|seconds| positive_span_s(&path("for_s"), seconds)).transpose();
     let what = match kind {
+        Network => {
+            let ms = event.delay_ms.ok_or_else(|| {
+                fault(format!("events.{index}"), "a network event needs a delay").help("delay_ms = 50.0")
+            })?;
+            What::Network { whom: whom()?, delay: span_ms(&path("delay_ms"), ms)?, lasts: lasts()? }
+        }
+        MetricsLost => What::MetricsLost { whom: whom()?, lasts: lasts()? },
         Crash => What::Crash { whom: whom()?, back },
         SlowDown => {
             let times = event.factor.ok_or_else(|| {
                 fault(format!("events.{index}"), "a slow-down needs a factor").help("factor = 2.0")
             })?;
-            What::SlowDown {
-                whom: whom()?,
-                per_mille: factor(&path("factor"), times)?,
-                lasts: event.for_s.map(|seconds| positive_span_s(&path("for_s"), seconds)).transpose()?,
-            }
+            What::SlowDown { whom: whom()?, per_mille: factor(&path("factor"), times)?, lasts: lasts()? }
         }
         Drain => What::Drain { whom: whom()?, grace, back },
         RollingDeploy => {
@@ -251,7 +256,7 @@ fn when(index: usize, event: &EventFile) -> Result<When, Fault> {
     }
 }
 
-/// Two slow-downs of one replica at a time, and what is planned for a replica that never comes back.
+/// Two troubles of one kind on one replica at a time, and what is planned for a replica that never comes back.
 fn refuse_contradictions(file: &ScenarioFile) -> Result<(), Fault> {
     let of_one = |event: &EventFile| match (event.replica, event.at_s) {
         (Some(WhomFile::Number(number)), Some(at_s)) => Some((number, at_s)),
@@ -272,13 +277,16 @@ fn refuse_contradictions(file: &ScenarioFile) -> Result<(), Fault> {
                 )
                 .help("let it restart, or let this happen sooner"));
             }
-            let slow = EventKindFile::SlowDown;
+            let passes = [EventKindFile::SlowDown, EventKindFile::Network, EventKindFile::MetricsLost];
             let until = at_s + event.for_s.unwrap_or(f64::INFINITY);
-            let both_slow = event.kind == slow && other.kind == slow;
+            let both_slow = event.kind == other.kind && passes.contains(&event.kind);
             if both_slow && (other_at_s < until) && (other_at_s > at_s || other_index > index) {
                 return Err(fault(
                     format!("events.{other_index}.at_s"),
-                    format!("replica {number} is still slowed down by event {index}, until {until} s"),
+                    format!(
+                        "the {} of event {index} on replica {number} lasts until {until} s",
+                        name(event.kind)
+                    ),
                 )
                 .help("end the first with for_s, or let this begin later"));
             }
@@ -291,6 +299,8 @@ fn name(kind: EventKindFile) -> &'static str {
     match kind {
         EventKindFile::Crash => "crash",
         EventKindFile::SlowDown => "slow-down",
+        EventKindFile::Network => "network",
+        EventKindFile::MetricsLost => "metrics-lost",
         EventKindFile::Drain => "drain",
         EventKindFile::RollingDeploy => "rolling-deploy",
     }

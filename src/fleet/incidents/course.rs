@@ -1,147 +1,25 @@
-//! What befalls replicas: crashes, restarts, slow-downs, drains and rolling deploys.
+//! The course of incidents: what each does to a replica, who is told and how late, and what comes after.
 //!
-//! Knows what happens to which replica when, who is told and how late. Does not know why. Every order reaches the
-//! engine at its moment, so lanes need not be advanced for it; gateways learn by their own checks.
+//! Every order reaches the engine at its moment, so lanes need not be advanced for it; gateways learn by their own checks.
 
-use rand::RngExt;
-use rand_distr::Distribution;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::{Fleet, Moment};
+use rand::RngExt;
+use rand_distr::Distribution;
+
+use super::{Back, Happened, Incident, What, When, Whom};
 use crate::agenda::Kind;
+use crate::fleet::{Fleet, Moment};
 use crate::observe::Observer;
 use crate::random::{Purpose, Stream};
 use crate::replica::{Control, Input};
 use crate::router::Server;
 use crate::time::{Span, Time};
 
-/// Something that happens, once or again and again.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Incident {
-    /// When.
-    pub when: When,
-    /// What.
-    pub what: What,
-}
-
-/// When something happens.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum When {
-    /// Once.
-    At(Time),
-    /// Again and again while requests come or are under way.
-    Every {
-        /// From one to the next, on average.
-        mean: Span,
-        /// Gaps are all alike, or exponential.
-        even: bool,
-        /// Not before.
-        from: Time,
-        /// Not from then on.
-        until: Time,
-    },
-}
-
-/// Whom something befalls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whom {
-    /// This replica.
-    One(Server),
-    /// One by chance, all being equally likely; if it is down, nothing happens.
-    Any,
-    /// Every one.
-    All,
-}
-
-/// When who went down is back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Back {
-    /// Never.
-    Never,
-    /// After as long as it takes to start.
-    Started,
-    /// After so long.
-    After(Span),
-}
-
-/// What happens.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum What {
-    /// The process dies, and everything in it.
-    Crash {
-        /// Whose.
-        whom: Whom,
-        /// When it is ready again.
-        back: Back,
-    },
-    /// Steps take longer.
-    SlowDown {
-        /// Whose.
-        whom: Whom,
-        /// So many thousandths.
-        per_mille: u32,
-        /// For so long; none: for ever.
-        lasts: Option<Span>,
-    },
-    /// Nothing new is sent there; when nothing is left, or the grace is over, its process ends.
-    Drain {
-        /// Who.
-        whom: Whom,
-        /// Longest wait for what is under way.
-        grace: Span,
-        /// When the next process is ready.
-        back: Back,
-    },
-    /// Every replica is drained and started again, so many at a time, each in turn when one before it is ready.
-    RollingDeploy {
-        /// How many at a time.
-        at_once: u32,
-        /// Longest wait for what is under way.
-        grace: Span,
-        /// When the next process is ready.
-        back: Back,
-    },
-}
-
-impl What {
-    /// Whom it befalls; none: all in turn.
-    pub fn whom(&self) -> Option<Whom> {
-        match self {
-            What::Crash { whom, .. } | What::SlowDown { whom, .. } | What::Drain { whom, .. } => Some(*whom),
-            What::RollingDeploy { .. } => None,
-        }
-    }
-
-    /// Its name in scenarios and tables.
-    pub fn name(&self) -> &'static str {
-        match self {
-            What::Crash { .. } => "crash",
-            What::SlowDown { .. } => "slow-down",
-            What::Drain { .. } => "drain",
-            What::RollingDeploy { .. } => "rolling-deploy",
-        }
-    }
-}
-
-/// What has happened.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Happened {
-    /// When.
-    pub at: Time,
-    /// To whom; none: to all in turn.
-    pub server: Option<Server>,
-    /// What.
-    pub what: What,
-    /// When the last gateway had noticed, where there is something to notice.
-    pub noticed: Option<Time>,
-    /// When it was over: ready again, or as quick as before.
-    pub over: Option<Time>,
-}
-
 /// Where a replica's process stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(in crate::fleet) enum Stage {
     Up,
     /// Nothing new is meant to come.
     Draining,
@@ -150,13 +28,18 @@ pub(super) enum Stage {
 
 /// A replica's process, and how often it has changed.
 #[derive(Clone, Debug)]
-pub(super) struct Process {
-    pub(super) stage: Stage,
+pub(in crate::fleet) struct Process {
+    pub(in crate::fleet) stage: Stage,
     /// Tells what was filed for one stage from what is so now.
     epoch: u32,
-    pace_epoch: u32,
+    /// The same of troubles that pass, by kind.
+    trouble_epochs: [u32; 3],
+    /// What goes there and comes back is under way for so much longer.
+    pub(in crate::fleet) delay: Span,
+    /// Reads of its gauges fail.
+    pub(in crate::fleet) is_blind: bool,
     /// Tries that were sent here and have not ended, by the fleet's own count.
-    pub(super) outstanding: u32,
+    pub(in crate::fleet) outstanding: u32,
     /// When gateways know that it drains.
     all_know_at: Time,
     back: Back,
@@ -166,11 +49,18 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn new() -> Process {
+    /// Whether what goes there has ever been under way for longer than usual.
+    pub(in crate::fleet) fn network_has_changed(&self) -> bool {
+        self.trouble_epochs[Trouble::Network as usize] > 0
+    }
+
+    pub(in crate::fleet) fn new() -> Process {
         Process {
             stage: Stage::Up,
             epoch: 0,
-            pace_epoch: 0,
+            trouble_epochs: [0; 3],
+            delay: Span::ZERO,
+            is_blind: false,
             outstanding: 0,
             all_know_at: Time::ZERO,
             back: Back::Never,
@@ -180,9 +70,17 @@ impl Process {
     }
 }
 
+/// Troubles that pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::fleet) enum Trouble {
+    Pace,
+    Network,
+    Metrics,
+}
+
 /// Moments of incidents.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Step {
+pub(in crate::fleet) enum Step {
     /// An incident of the plan happens.
     Plan(usize),
     /// A new process is ready.
@@ -191,8 +89,8 @@ pub(super) enum Step {
     Kill { server: Server, epoch: u32 },
     /// All gateways know that it drains.
     AllKnow { server: Server, epoch: u32 },
-    /// Steps take as long as before.
-    Recover { server: Server, pace_epoch: u32 },
+    /// A trouble has passed.
+    Recover { server: Server, trouble: Trouble, epoch: u32 },
     /// Checks have told a gateway.
     Notice { gateway: usize, server: Server, epoch: u32 },
     /// Its watch has told a gateway of a drain.
@@ -203,17 +101,19 @@ pub(super) enum Step {
 
 /// The plan, and what became of it.
 #[derive(Debug, Default)]
-pub(super) struct Incidents {
+pub(in crate::fleet) struct Incidents {
     plan: Vec<Incident>,
     /// Of each incident of the plan.
     streams: Vec<Stream>,
     rollouts: Vec<VecDeque<Server>>,
-    pub(super) happened: Vec<Happened>,
+    pub(in crate::fleet) happened: Vec<Happened>,
+    /// Whose process does not run.
+    down: Vec<Server>,
 }
 
 impl<O: Observer + Send> Fleet<O> {
     /// Files what is planned. Each incident draws from a stream of its own (law 8).
-    pub(super) fn plan(&mut self, plan: &[Incident]) {
+    pub(in crate::fleet) fn plan(&mut self, plan: &[Incident]) {
         self.incidents.plan = plan.to_vec();
         for (index, incident) in plan.iter().enumerate() {
             self.incidents.streams.push(self.config.seed.stream(Purpose::Incidents, index as u64));
@@ -244,7 +144,7 @@ impl<O: Observer + Send> Fleet<O> {
         }
     }
 
-    pub(super) fn befall(&mut self, step: Step, requests_to_come: bool) {
+    pub(in crate::fleet) fn befall(&mut self, step: Step, requests_to_come: bool) {
         match step {
             Step::Plan(index) => {
                 if matches!(self.incidents.plan[index].when, When::Every { .. }) {
@@ -266,9 +166,13 @@ impl<O: Observer + Send> Fleet<O> {
                     self.stop_if_drained(server);
                 }
             }
-            Step::Recover { server, pace_epoch } => {
-                if self.processes[server].pace_epoch == pace_epoch {
-                    self.order(server, Control::Pace { per_mille: 1_000 });
+            Step::Recover { server, trouble, epoch } => {
+                if self.processes[server].trouble_epochs[trouble as usize] == epoch {
+                    match trouble {
+                        Trouble::Pace => self.order(server, Control::Pace { per_mille: 1_000 }),
+                        Trouble::Network => self.processes[server].delay = Span::ZERO,
+                        Trouble::Metrics => self.processes[server].is_blind = false,
+                    }
                 }
             }
             Step::Notice { gateway, server, epoch } => {
@@ -277,7 +181,8 @@ impl<O: Observer + Send> Fleet<O> {
                     self.gateways[gateway].roster.checked(server, up);
                     if !up {
                         let happened = self.processes[server].happened;
-                        self.incidents.happened[happened].noticed = Some(self.now);
+                        let noticed = &mut self.incidents.happened[happened].noticed;
+                        *noticed = noticed.or(Some(self.now));
                     }
                 }
             }
@@ -295,7 +200,11 @@ impl<O: Observer + Send> Fleet<O> {
     fn carry_out(&mut self, index: usize) {
         let what = self.incidents.plan[index].what;
         match what {
-            What::Crash { whom, .. } | What::SlowDown { whom, .. } | What::Drain { whom, .. } => {
+            What::Crash { whom, .. }
+            | What::SlowDown { whom, .. }
+            | What::Network { whom, .. }
+            | What::MetricsLost { whom, .. }
+            | What::Drain { whom, .. } => {
                 for server in self.meant(index, whom) {
                     self.befalls(server, what);
                 }
@@ -320,17 +229,31 @@ impl<O: Observer + Send> Fleet<O> {
                 }
             }
             What::SlowDown { per_mille, lasts, .. } => {
-                let happened = self.note(Some(server), what);
                 self.order(server, Control::Pace { per_mille });
-                self.processes[server].pace_epoch += 1;
-                let pace_epoch = self.processes[server].pace_epoch;
-                if let Some(lasts) = lasts {
-                    self.incidents.happened[happened].over = Some(self.now + lasts);
-                    self.file(self.now + lasts, Step::Recover { server, pace_epoch });
-                }
+                self.passes(server, what, Trouble::Pace, lasts);
+            }
+            What::Network { delay, lasts, .. } => {
+                self.processes[server].delay = delay;
+                self.passes(server, what, Trouble::Network, lasts);
+            }
+            What::MetricsLost { lasts, .. } => {
+                self.processes[server].is_blind = true;
+                self.passes(server, what, Trouble::Metrics, lasts);
             }
             What::Drain { grace, back, .. } => self.drain(server, what, grace, back, None),
             What::RollingDeploy { .. } => {}
+        }
+    }
+
+    /// Notes a trouble, and when it will be over.
+    fn passes(&mut self, server: Server, what: What, trouble: Trouble, lasts: Option<Span>) {
+        let happened = self.note(Some(server), what);
+        let epoch = &mut self.processes[server].trouble_epochs[trouble as usize];
+        *epoch += 1;
+        let epoch = *epoch;
+        if let Some(lasts) = lasts {
+            self.incidents.happened[happened].over = Some(self.now + lasts);
+            self.file(self.now + lasts, Step::Recover { server, trouble, epoch });
         }
     }
 
@@ -382,7 +305,7 @@ impl<O: Observer + Send> Fleet<O> {
     }
 
     /// A drained process ends as soon as nothing is there and nothing will come.
-    pub(super) fn stop_if_drained(&mut self, server: Server) {
+    pub(in crate::fleet) fn stop_if_drained(&mut self, server: Server) {
         let process = &self.processes[server];
         let known = self.now >= process.all_know_at;
         if process.stage == Stage::Draining && known && process.outstanding == 0 {
@@ -396,6 +319,7 @@ impl<O: Observer + Send> Fleet<O> {
         let process = &mut self.processes[server];
         process.stage = Stage::Down;
         process.epoch += 1;
+        self.incidents.down.push(server);
         let epoch = process.epoch;
         let start_up = self.lanes[server].facts.start_up;
         let back = match process.back {
@@ -424,6 +348,7 @@ impl<O: Observer + Send> Fleet<O> {
         let process = &mut self.processes[server];
         process.stage = Stage::Up;
         process.epoch += 1;
+        self.incidents.down.retain(|other| *other != server);
         let (happened, rollout) = (process.happened, process.rollout.take());
         self.incidents.happened[happened].over = Some(self.now);
         self.tell_by_checks(server, true);
@@ -445,8 +370,14 @@ impl<O: Observer + Send> Fleet<O> {
         self.deliver(server, self.now, Input::Control(control));
     }
 
+    /// When a try may next be found to have failed: only who is down fails, and when its bound says so.
+    pub(in crate::fleet) fn next_failure(&self) -> Time {
+        let bounds = self.incidents.down.iter().map(|&server| self.due.of(server));
+        bounds.min().unwrap_or(Time::MAX)
+    }
+
     /// What comes back from a replica, or fails to, tells a gateway's outlier detection.
-    pub(super) fn detect_outlier(&mut self, gateway: usize, server: Server, failed: bool) {
+    pub(in crate::fleet) fn detect_outlier(&mut self, gateway: usize, server: Server, failed: bool) {
         let health = self.config.health;
         if let Some((lasts, ejections)) = self.gateways[gateway].roster.heard(server, failed, &health) {
             let process = &self.processes[server];
