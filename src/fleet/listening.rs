@@ -3,7 +3,7 @@
 //! Knows what the policies of a fleet read. Does not know how it reaches them.
 
 use super::FleetConfig;
-use super::incidents::{Incident, What};
+use super::incidents::{Incident, What, When};
 use crate::router::Sight;
 
 /// Who waits for what replicas say, so that nobody else pays for it.
@@ -29,9 +29,13 @@ impl Listening {
 
     /// The same where this befalls the fleet: who drains, ejects or tries again waits for ends.
     pub(super) fn and_to(self, config: &FleetConfig) -> Listening {
-        // Drains wait for ends, and a delay that changes is that of the moment.
+        // Drains wait for ends, a delay that changes is that of the moment, and what comes again stops when nobody is under way.
         let is_timed = |incident: &Incident| {
-            matches!(incident.what, What::Drain { .. } | What::RollingDeploy { .. } | What::Network { .. })
+            let by_what = matches!(
+                incident.what,
+                What::Drain { .. } | What::RollingDeploy { .. } | What::Network { .. }
+            );
+            by_what || matches!(incident.when, When::Every { .. })
         };
         let patience = &config.patience;
         let gives_up = patience.first_token.is_some() || patience.whole.is_some();

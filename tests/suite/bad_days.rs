@@ -393,3 +393,13 @@ fn capacity_with_a_replica_that_fails_midway() {
         tailcast(&["capacity", "scenario.toml", "--replicas", "1..4", "--failing", "4"], folder.path());
     assert!(stderr(&output).contains("--failing: of 4 replicas at most 3 can fail"), "{}", stderr(&output));
 }
+
+/// Events that come again end with the requests, also where no policy listens to anything.
+#[test]
+fn what_comes_again_stops_when_nobody_is_left() {
+    let again = "[[events]]\nkind = \"crash\"\nreplica = \"any\"\nevery_s = 7.0\nrestart_s = 3.0\n";
+    let (outcomes, day) = outcomes(&paced(again, 3));
+    assert_eq!(finished(&outcomes, Finish::Lost) + finished(&outcomes, Finish::Stop), 60);
+    let last = day.incidents.last().unwrap();
+    assert!((3..30).contains(&day.incidents.len()) && last.at_s <= 61.0, "{day:?}");
+}
