@@ -2,6 +2,8 @@
 //!
 //! Knows a run over time and when incidents began and ended. Does not know what they were.
 
+use std::ops::Range;
+
 use serde::Serialize;
 
 use super::bad_day::IncidentSummary;
@@ -14,11 +16,11 @@ pub struct Aftermath {
     pub from_s: f64,
     /// When the last was over: its replica ready again, or as quick as before; none if that was not in this run.
     pub to_s: Option<f64>,
-    /// Share of good requests in windows before; none if there are none.
+    /// Share of good requests among those sent before; none if none was.
     pub good_before: Option<f64>,
-    /// In windows that an incident touches.
+    /// Among those sent from then until it was over.
     pub good_during: Option<f64>,
-    /// In windows after.
+    /// Among those sent after.
     pub good_after: Option<f64>,
     /// From `to_s` to the end of the last window after it in which more than one request in a hundred was not good; 0 if there
     /// was none; none if that is the run's last window.
@@ -45,9 +47,14 @@ fn good(windows: &[&Window]) -> Option<f64> {
     (offered > 0).then(|| 1.0 - missed / offered as f64)
 }
 
-/// What became of a run whose incidents are these; none where there were none, or nothing was sent. `bears` is what the whole fleet
-/// can bear, requests a second.
-pub fn aftermath(windows: &Windows, incidents: &[IncidentSummary], bears: Option<f64>) -> Option<Aftermath> {
+/// What became of a run whose incidents are these; none where there were none. `sent` are its requests, by when they were sent in
+/// seconds, and whether they were good; `bears` is what the whole fleet can bear, requests a second.
+pub fn aftermath(
+    windows: &Windows,
+    sent: &[(f64, bool)],
+    incidents: &[IncidentSummary],
+    bears: Option<f64>,
+) -> Option<Aftermath> {
     let begins = incidents.iter().map(|incident| incident.at_s);
     let ends = incidents.iter().map(|incident| Some(incident.at_s + incident.over_after_s?));
     let from_s = begins.reduce(f64::min)?;
@@ -57,7 +64,6 @@ pub fn aftermath(windows: &Windows, incidents: &[IncidentSummary], bears: Option
         windows.windows.iter().filter(|window| belongs(window)).collect()
     };
     let before = part(&|window| window.to_s <= from_s);
-    let during = part(&|window| window.to_s > from_s && window.from_s < until_s);
     let after = part(&|window| window.from_s >= until_s);
     let last_bad = after.iter().rposition(|window| missed(window) > ALLOWED_SHARE);
     let recovered_after_s = match last_bad {
@@ -73,12 +79,17 @@ pub fn aftermath(windows: &Windows, incidents: &[IncidentSummary], bears: Option
         (Some(after), Some(before)) => after < before / 2.0,
         _ => false,
     };
+    let share = |range: Range<f64>| {
+        let there = || sent.iter().filter(|(at_s, _)| range.contains(at_s));
+        let good = there().filter(|(_, good)| *good).count();
+        (there().count() > 0).then(|| good as f64 / there().count() as f64)
+    };
     Some(Aftermath {
         from_s,
         to_s,
-        good_before: good(&before),
-        good_during: good(&during),
-        good_after: good(&after),
+        good_before: share(0.0..from_s),
+        good_during: share(from_s..until_s),
+        good_after: share(until_s..f64::INFINITY),
         recovered_after_s,
         metastable: after.len() >= FEWEST_AFTER && bearable && still_bad,
     })
@@ -101,6 +112,19 @@ mod tests {
         Windows { length_s: 10.0, windows, episodes: Vec::new() }
     }
 
+    /// A hundred requests a window, evenly, the first of each being those that miss.
+    fn sent(windows: &Windows) -> Vec<(f64, bool)> {
+        let of = |window: &Window| {
+            let (from_s, missed) = (window.from_s, window.missed_share.unwrap() * 100.0);
+            (0..100).map(move |place| (from_s + f64::from(place) / 10.0, f64::from(place) >= missed))
+        };
+        windows.windows.iter().flat_map(of).collect()
+    }
+
+    fn aftermath_of(run: &Windows, incidents: &[IncidentSummary], bears: Option<f64>) -> Option<Aftermath> {
+        aftermath(run, &sent(run), incidents, bears)
+    }
+
     fn slow(at_s: f64, for_s: f64) -> IncidentSummary {
         let kind = "slow-down".into();
         let over_after_s = Some(for_s);
@@ -110,22 +134,23 @@ mod tests {
     #[test]
     fn what_recovers_is_told_from_what_does_not() {
         let mends = run([0.0, 0.0, 0.5, 0.7, 0.6, 0.4, 0.0, 0.0, 0.0, 0.0]);
-        let told = aftermath(&mends, &[slow(21.0, 15.0)], Some(20.0)).unwrap();
+        let told = aftermath_of(&mends, &[slow(21.0, 15.0)], Some(20.0)).unwrap();
         assert_eq!((told.from_s, told.to_s, told.good_before), (21.0, Some(36.0), Some(1.0)));
-        assert!((told.good_during.unwrap() - 0.4).abs() < 1e-12);
+        // Of 150 sent from 21 to 36 s, 40 in the first window and all 60 of the second miss.
+        assert!((told.good_during.unwrap() - 50.0 / 150.0).abs() < 1e-12);
         assert_eq!(told.recovered_after_s, Some(24.0));
         assert!(!told.metastable);
         let stays = run([0.0, 0.0, 0.5, 0.7, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]);
-        let told = |bears| aftermath(&stays, &[slow(21.0, 15.0)], Some(bears)).unwrap();
+        let told = |bears| aftermath_of(&stays, &[slow(21.0, 15.0)], Some(bears)).unwrap();
         assert!(told(20.0).metastable && told(20.0).recovered_after_s.is_none());
         // At its limit a fleet may well stay there.
         assert!(!told(10.0).metastable);
-        assert!(aftermath(&stays, &[], Some(20.0)).is_none());
+        assert!(aftermath_of(&stays, &[], Some(20.0)).is_none());
         // A replica that never comes back is trouble to the end.
         let gone = IncidentSummary { kind: "crash".into(), over_after_s: None, ..slow(21.0, 0.0) };
-        let told = aftermath(&mends, &[slow(5.0, 1.0), gone], None).unwrap();
+        let told = aftermath_of(&mends, &[slow(5.0, 1.0), gone], None).unwrap();
         assert_eq!((told.to_s, told.good_after, told.recovered_after_s), (None, None, None));
-        let unharmed = aftermath(&run([0.0; 10]), &[slow(21.0, 15.0)], None).unwrap();
+        let unharmed = aftermath_of(&run([0.0; 10]), &[slow(21.0, 15.0)], None).unwrap();
         assert_eq!(unharmed.recovered_after_s, Some(0.0));
     }
 }

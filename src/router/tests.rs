@@ -159,6 +159,7 @@ fn every_policy_sends_to_candidates_alone() {
         let mut router = policy(info.name, "");
         let mut scene = Scene::of(6);
         let mut sent = [0; 6];
+        router.meet(6);
         for id in 0..300u32 {
             scene.up = match id / 60 {
                 0 | 4 => Vec::new(),

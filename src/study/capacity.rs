@@ -422,8 +422,9 @@ impl<'a> Search<'a> {
 
 /// What befalls a fleet, and the crash of its first `failing` replicas when half of the requests' time is over.
 fn with_failures(scenario: &Scenario, requests: &[Job], failing: u32) -> Arc<[Incident]> {
-    let sent = |job: Option<&Job>| job.map_or(Time::ZERO, |job| job.sent);
-    let (first, last) = (sent(requests.first()), sent(requests.last()));
+    // Those of closed loops are in no order of time: most are sent when an answer has come.
+    let sent = || requests.iter().map(|job| job.sent);
+    let (first, last) = (sent().min().unwrap_or(Time::ZERO), sent().max().unwrap_or(Time::ZERO));
     let middle = first + (last - first).scale(1, 2);
     let crash = |server: u32| Incident {
         when: When::At(middle),

@@ -157,7 +157,11 @@ pub fn compare(
         let over_time = windows(&ranked.outcomes, &ranked.counted, scenario.window, scenario.limits());
         let day = ranked.repetitions.first().and_then(|summary| summary.bad_day.as_ref());
         let bears = standing.saturation_requests_per_s;
-        ranked.aftermath = day.and_then(|day| aftermath(&over_time, &day.incidents, bears));
+        let limits = scenario.limits().unwrap_or_default();
+        let counted = ranked.outcomes.iter().filter(|outcome| ranked.counted.contains(&outcome.sent));
+        let sent: Vec<(f64, bool)> =
+            counted.map(|outcome| (outcome.sent.as_s(), limits.met_by(outcome))).collect();
+        ranked.aftermath = day.and_then(|day| aftermath(&over_time, &sent, &day.incidents, bears));
         ranked.windows = Some(over_time);
         if repeat == 1 {
             match batches::of_run(&ranked.outcomes, &ranked.counted) {

@@ -187,7 +187,9 @@ impl<O: Observer + Send> Fleet<O> {
                 }
             }
             Step::Watch { gateway, server, epoch } => {
-                if self.processes[server].epoch == epoch {
+                // Its process may have ended meanwhile; what was announced holds until the next is ready.
+                let process = &self.processes[server];
+                if process.epoch == epoch || process.epoch == epoch + 1 && process.stage == Stage::Down {
                     self.gateways[gateway].roster.drains(server);
                 }
             }

@@ -15,6 +15,8 @@ use crate::time::{Span, Time};
 
 /// As Kubernetes' terminationGracePeriodSeconds.
 const GRACE: Span = Span::from_s(30);
+/// An hour: whatever takes longer on the way has been given up.
+const LONGEST_DELAY_MS: f64 = 3_600_000.0;
 /// Whoever tries more often tries for ever.
 const MOST_TRIES: u32 = 100;
 
@@ -197,6 +199,10 @@ fn incident(index: usize, event: &EventFile, replicas: usize) -> Result<Incident
             let ms = event.delay_ms.ok_or_else(|| {
                 fault(format!("events.{index}"), "a network event needs a delay").help("delay_ms = 50.0")
             })?;
+            if !(0.0..=LONGEST_DELAY_MS).contains(&ms) {
+                let message = format!("expected 0 to {LONGEST_DELAY_MS} ms, got {ms}");
+                return Err(fault(path("delay_ms"), message));
+            }
             What::Network { whom: whom()?, delay: span_ms(&path("delay_ms"), ms)?, lasts: lasts()? }
         }
         MetricsLost => What::MetricsLost { whom: whom()?, lasts: lasts()? },
