@@ -134,10 +134,10 @@ mod tests {
     #[test]
     fn what_recovers_is_told_from_what_does_not() {
         let mends = run([0.0, 0.0, 0.5, 0.7, 0.6, 0.4, 0.0, 0.0, 0.0, 0.0]);
-        let told = aftermath_of(&mends, &[slow(21.0, 15.0)], Some(20.0)).unwrap();
-        assert_eq!((told.from_s, told.to_s, told.good_before), (21.0, Some(36.0), Some(1.0)));
-        // Of 150 sent from 21 to 36 s, 40 in the first window and all 60 of the second miss.
-        assert!((told.good_during.unwrap() - 50.0 / 150.0).abs() < 1e-12);
+        let told = aftermath_of(&mends, &[slow(20.0, 16.0)], Some(20.0)).unwrap();
+        assert_eq!((told.from_s, told.to_s, told.good_before), (20.0, Some(36.0), Some(1.0)));
+        // Of 160 sent from 20 to 36 s, 50 in the first window and all 60 of the second miss.
+        assert!((told.good_during.unwrap() - 50.0 / 160.0).abs() < 1e-12);
         assert_eq!(told.recovered_after_s, Some(24.0));
         assert!(!told.metastable);
         let stays = run([0.0, 0.0, 0.5, 0.7, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]);
