@@ -89,6 +89,8 @@ pub(in crate::fleet) enum Step {
     Kill { server: Server, epoch: u32 },
     /// All gateways know that it drains.
     AllKnow { server: Server, epoch: u32 },
+    /// All gateways know that it is up.
+    AllSee { server: Server, epoch: u32 },
     /// A trouble has passed.
     Recover { server: Server, trouble: Trouble, epoch: u32 },
     /// Checks have told a gateway.
@@ -99,13 +101,23 @@ pub(in crate::fleet) enum Step {
     Return { gateway: usize, server: Server, ejections: u32 },
 }
 
+/// A rolling deploy under way.
+#[derive(Clone, Debug)]
+struct Rollout {
+    what: What,
+    grace: Span,
+    back: Back,
+    /// Who is still to come.
+    queue: VecDeque<Server>,
+}
+
 /// The plan, and what became of it.
 #[derive(Debug, Default)]
 pub(in crate::fleet) struct Incidents {
     plan: Vec<Incident>,
     /// Of each incident of the plan.
     streams: Vec<Stream>,
-    rollouts: Vec<VecDeque<Server>>,
+    rollouts: Vec<Rollout>,
     pub(in crate::fleet) happened: Vec<Happened>,
     /// Whose process does not run.
     down: Vec<Server>,
@@ -166,6 +178,13 @@ impl<O: Observer + Send> Fleet<O> {
                     self.stop_if_drained(server);
                 }
             }
+            Step::AllSee { server, epoch } => {
+                if self.processes[server].epoch == epoch
+                    && let Some(rollout) = self.processes[server].rollout.take()
+                {
+                    self.roll_on(rollout);
+                }
+            }
             Step::Recover { server, trouble, epoch } => {
                 if self.processes[server].trouble_epochs[trouble as usize] == epoch {
                     match trouble {
@@ -202,48 +221,39 @@ impl<O: Observer + Send> Fleet<O> {
     fn carry_out(&mut self, index: usize) {
         let what = self.incidents.plan[index].what;
         match what {
-            What::Crash { whom, .. }
-            | What::SlowDown { whom, .. }
-            | What::Network { whom, .. }
-            | What::MetricsLost { whom, .. }
-            | What::Drain { whom, .. } => {
-                for server in self.meant(index, whom) {
-                    self.befalls(server, what);
-                }
+            What::Crash { whom, back } => {
+                self.meant(index, whom).for_each(|server| self.crash(server, what, back))
             }
-            What::RollingDeploy { at_once, .. } => {
+            What::SlowDown { whom, per_mille, lasts } => self.meant(index, whom).for_each(|server| {
+                self.order(server, Control::Pace { per_mille });
+                self.passes(server, what, Trouble::Pace, lasts);
+            }),
+            What::Network { whom, delay, lasts } => self.meant(index, whom).for_each(|server| {
+                self.processes[server].delay = delay;
+                self.passes(server, what, Trouble::Network, lasts);
+            }),
+            What::MetricsLost { whom, lasts } => self.meant(index, whom).for_each(|server| {
+                self.processes[server].is_blind = true;
+                self.passes(server, what, Trouble::Metrics, lasts);
+            }),
+            What::Drain { whom, grace, back } => {
+                self.meant(index, whom).for_each(|server| self.drain(server, what, grace, back, None));
+            }
+            What::RollingDeploy { at_once, grace, back } => {
                 self.note(None, what);
-                let rollout = self.incidents.rollouts.len();
-                self.incidents.rollouts.push((0..self.lanes.len()).collect());
-                (0..at_once).for_each(|_| self.roll_on(rollout, what));
+                let queue = (0..self.lanes.len()).collect();
+                self.incidents.rollouts.push(Rollout { what, grace, back, queue });
+                (0..at_once).for_each(|_| self.roll_on(self.incidents.rollouts.len() - 1));
             }
         }
     }
 
-    fn befalls(&mut self, server: Server, what: What) {
-        match what {
-            What::Crash { back, .. } => {
-                if self.processes[server].stage != Stage::Down {
-                    let happened = self.note(Some(server), what);
-                    let process = &mut self.processes[server];
-                    (process.back, process.happened) = (back, happened);
-                    self.stop(server);
-                }
-            }
-            What::SlowDown { per_mille, lasts, .. } => {
-                self.order(server, Control::Pace { per_mille });
-                self.passes(server, what, Trouble::Pace, lasts);
-            }
-            What::Network { delay, lasts, .. } => {
-                self.processes[server].delay = delay;
-                self.passes(server, what, Trouble::Network, lasts);
-            }
-            What::MetricsLost { lasts, .. } => {
-                self.processes[server].is_blind = true;
-                self.passes(server, what, Trouble::Metrics, lasts);
-            }
-            What::Drain { grace, back, .. } => self.drain(server, what, grace, back, None),
-            What::RollingDeploy { .. } => {}
+    fn crash(&mut self, server: Server, what: What, back: Back) {
+        if self.processes[server].stage != Stage::Down {
+            let happened = self.note(Some(server), what);
+            let process = &mut self.processes[server];
+            (process.back, process.happened) = (back, happened);
+            self.stop(server);
         }
     }
 
@@ -276,9 +286,9 @@ impl<O: Observer + Send> Fleet<O> {
     }
 
     /// The next of a rolling deploy that is up is drained; who is down starts anew by itself.
-    fn roll_on(&mut self, rollout: usize, what: What) {
-        let What::RollingDeploy { grace, back, .. } = what else { return };
-        while let Some(server) = self.incidents.rollouts[rollout].pop_front() {
+    fn roll_on(&mut self, rollout: usize) {
+        let Rollout { what, grace, back, .. } = self.incidents.rollouts[rollout];
+        while let Some(server) = self.incidents.rollouts[rollout].queue.pop_front() {
             if self.processes[server].stage == Stage::Up {
                 self.drain(server, what, grace, back, Some(rollout));
                 return;
@@ -334,8 +344,7 @@ impl<O: Observer + Send> Fleet<O> {
             None => {
                 // Who never comes back holds no deploy up.
                 if let Some(rollout) = self.processes[server].rollout.take() {
-                    let happened = self.processes[server].happened;
-                    self.roll_on(rollout, self.incidents.happened[happened].what);
+                    self.roll_on(rollout);
                 }
             }
         }
@@ -351,20 +360,21 @@ impl<O: Observer + Send> Fleet<O> {
         process.stage = Stage::Up;
         process.epoch += 1;
         self.incidents.down.retain(|other| *other != server);
-        let (happened, rollout) = (process.happened, process.rollout.take());
-        self.incidents.happened[happened].over = Some(self.now);
+        self.incidents.happened[process.happened].over = Some(self.now);
         self.tell_by_checks(server, true);
-        if let Some(rollout) = rollout {
-            self.roll_on(rollout, self.incidents.happened[happened].what);
-        }
     }
 
     /// Gateways learn by their checks what is so since now.
     fn tell_by_checks(&mut self, server: Server, up: bool) {
         let epoch = self.processes[server].epoch;
+        let mut last = self.now;
         for gateway in 0..self.gateways.len() {
             let at = self.config.health.noticed(self.gateways[gateway].check_phase, self.now, up);
+            last = last.max(at);
             self.file(at, Step::Notice { gateway, server, epoch });
+        }
+        if up {
+            self.file(last, Step::AllSee { server, epoch });
         }
     }
 

@@ -102,7 +102,7 @@ pub enum What {
         /// When the next process is ready.
         back: Back,
     },
-    /// Every replica is drained and started again, so many at a time, each in turn when one before it is ready.
+    /// Every replica is drained and started again, so many at a time, each in turn when gateways know that one before it is up.
     RollingDeploy {
         /// How many at a time.
         at_once: u32,
