@@ -25,42 +25,22 @@ pub enum Kind {
     Commit,
 }
 
+/// Time, kind, index, order of filing.
+type Key = (Time, Kind, u64, u64);
+
 /// Moments with their payloads, soonest first.
 #[derive(Debug)]
 pub struct Agenda<T> {
-    heap: BinaryHeap<Reverse<Entry<T>>>,
+    /// Each with the place of its payload: payloads are large, and a heap moves its entries about.
+    heap: BinaryHeap<Reverse<(Key, usize)>>,
+    payloads: Vec<Option<T>>,
+    vacant: Vec<usize>,
     next_index: u64,
-}
-
-#[derive(Debug)]
-struct Entry<T> {
-    key: (Time, Kind, u64, u64),
-    payload: T,
-}
-
-impl<T> PartialEq for Entry<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.key == other.key
-    }
-}
-
-impl<T> Eq for Entry<T> {}
-
-impl<T> PartialOrd for Entry<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T> Ord for Entry<T> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.key.cmp(&other.key)
-    }
 }
 
 impl<T> Default for Agenda<T> {
     fn default() -> Self {
-        Agenda { heap: BinaryHeap::new(), next_index: 0 }
+        Agenda { heap: BinaryHeap::new(), payloads: Vec::new(), vacant: Vec::new(), next_index: 0 }
     }
 }
 
@@ -69,17 +49,29 @@ impl<T> Agenda<T> {
     pub fn add(&mut self, at: Time, kind: Kind, index: u64, payload: T) {
         let key = (at, kind, index, self.next_index);
         self.next_index += 1;
-        self.heap.push(Reverse(Entry { key, payload }));
+        let place = match self.vacant.pop() {
+            Some(place) => {
+                self.payloads[place] = Some(payload);
+                place
+            }
+            None => {
+                self.payloads.push(Some(payload));
+                self.payloads.len() - 1
+            }
+        };
+        self.heap.push(Reverse((key, place)));
     }
 
     /// When the next moment is, and of which kind.
     pub fn peek(&self) -> Option<(Time, Kind)> {
-        self.heap.peek().map(|Reverse(entry)| (entry.key.0, entry.key.1))
+        self.heap.peek().map(|Reverse((key, _))| (key.0, key.1))
     }
 
     /// Takes the next moment.
     pub fn pop(&mut self) -> Option<(Time, T)> {
-        self.heap.pop().map(|Reverse(entry)| (entry.key.0, entry.payload))
+        let Reverse((key, place)) = self.heap.pop()?;
+        self.vacant.push(place);
+        self.payloads[place].take().map(|payload| (key.0, payload))
     }
 }
 

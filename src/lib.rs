@@ -34,6 +34,7 @@
 //! same bytes on any number of threads. `ARCHITECTURE.md` has the floors and the laws.
 
 pub mod agenda;
+pub mod autoscaler;
 pub mod calibration;
 pub mod cli;
 mod compression;

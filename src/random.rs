@@ -70,6 +70,8 @@ pub enum Purpose {
     Incidents,
     /// How long a pause before another try is; its index is the request and the try.
     Backoff,
+    /// When the first scrape for an autoscaler falls.
+    ScrapePhase,
 }
 
 impl Seed {

@@ -64,6 +64,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     let contenders = compare::contenders_or_own(&loaded, &arguments.policies)?;
     check_that_keys_are_read(&loaded, &contenders)?;
     let first = &contenders[0].scenario;
+    if contenders.iter().any(|contender| contender.scenario.autoscaler.is_some()) {
+        return Err(CliError::Input(
+            "capacity sizes a fleet that stays as it is, and this one has an autoscaler\nhelp: leave [autoscaler] out, or compare \
+             autoscalers as [[variants]]: their tables tell mean replicas and what they cost"
+                .into(),
+        ));
+    }
     let objectives = match arguments.slo.is_empty() {
         true => objectives_of(first),
         false => arguments.slo.iter().map(|text| objective(text)).collect::<Result<_, _>>()?,

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::{CliError, print};
+use crate::autoscaler::AUTOSCALERS;
 use crate::hardware::{gpus, models};
 use crate::report::table::{Table, number};
 use crate::router::policies::OWN;
@@ -14,6 +15,8 @@ use crate::trace::FORMATS;
 pub(super) enum List {
     /// Routing policies, what they read, and what products call them
     Policies,
+    /// Autoscalers, what they read, and the products that have them
+    Autoscalers,
     /// Models of the catalogue
     Models,
     /// GPUs of the catalogue
@@ -25,6 +28,7 @@ pub(super) enum List {
 pub(super) fn run(list: &List) -> Result<ExitCode, CliError> {
     let table = match list {
         List::Policies => policies(),
+        List::Autoscalers => autoscalers(),
         List::Models => model_table(),
         List::Gpus => gpu_table(),
         List::Formats => formats(),
@@ -46,6 +50,15 @@ fn policies() -> Table {
                 .map(String::from)
                 .to_vec(),
         );
+    }
+    table
+}
+
+fn autoscalers() -> Table {
+    let mut table = Table::new(&["name", "reads", "decides every", "as in"], 4);
+    for info in AUTOSCALERS {
+        let interval = format!("{} s", info.default_interval.as_s());
+        table.row([info.name, info.reads, &interval, info.upstream].map(String::from).to_vec());
     }
     table
 }

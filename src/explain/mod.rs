@@ -102,7 +102,7 @@ pub struct Explanation {
 pub fn explain(scenario: &Scenario, jobs: &Arc<[Job]>) -> Result<Explanation, StudyError> {
     if scenario.has_bad_days() {
         return Err(StudyError::Empty(
-            "requests of scenarios with events, timeouts or retries are not divided into parts yet\nhelp: leave these out to see \
+            "requests of scenarios with events, timeouts, retries, queues or autoscalers are not divided into parts yet\nhelp: leave these out to see \
              what an undisturbed day is made of"
                 .into(),
         ));

@@ -1,9 +1,10 @@
-//! What a gateway lets in, before any policy is asked: a token bucket, and limits of what is out.
+//! What a gateway lets in, before any policy is asked: a token bucket, limits of what is out, and a queue.
 //!
 //! Knows counts of its own gateway. Does not know replicas' gauges: policies that read them may refuse by
-//! themselves. Who is over a limit is answered at once, 429 by the bucket and 503 by a limit.
+//! themselves. Who is over a limit is answered at once, 429 by the bucket and 503 by a limit, unless there is a
+//! queue: then it waits, and is bound to a replica when there is one.
 
-use crate::time::Time;
+use crate::time::{Span, Time};
 
 /// Limits of one gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
@@ -16,6 +17,18 @@ pub struct Admission {
     pub most_per_replica: Option<u32>,
     /// Requests out in all.
     pub most_in_flight: Option<u32>,
+    /// Where those wait who find no replica.
+    pub queue: Option<Queue>,
+}
+
+/// A gateway's queue, as flow control of llm-d's EPP and Knative's activator have it: sooner who is of a more urgent
+/// priority (vLLM's: less is sooner), then in order of arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Whoever finds so many waiting is answered 429.
+    pub max_requests: u32,
+    /// Whoever has waited so long is answered 503.
+    pub ttl: Span,
 }
 
 /// A bucket that is full at the start.
@@ -47,7 +60,6 @@ impl Bucket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::Span;
 
     #[test]
     fn a_bucket_lets_a_burst_in_and_then_its_rate() {

@@ -192,8 +192,8 @@ impl<O: Observer + Send> Fleet<O> {
         request.attempt = attempt;
         if by_client {
             self.come(gateway, arrival, request, ends);
-        } else {
-            self.decide(gateway, arrival, request, ends);
+        } else if self.decide(gateway, arrival, request, ends) {
+            self.file_patience(id, attempt);
         }
     }
 
@@ -272,8 +272,9 @@ impl<O: Observer + Send> Fleet<O> {
             replicas.push(lane.replica);
             deliveries.extend(lane.kept);
         }
+        let scaling = self.scaling.map(|scaling| scaling.close(at));
         let failure = self.gateways.iter().find_map(|gateway| gateway.router.failure().map(str::to_string));
         let (tally, happened) = (self.tally, self.incidents.happened);
-        Ended { observers, replicas, deliveries, at, failure, tally, happened }
+        Ended { observers, replicas, deliveries, at, failure, tally, happened, scaling }
     }
 }

@@ -154,10 +154,12 @@ impl Roster {
     }
 
     fn list(&mut self) {
-        let is_up = |entry: &Entry| !(entry.down || entry.drains || entry.ejected);
-        let up = self.entries.iter().filter(|entry| is_up(entry)).count();
-        let panics = (up as f64) < self.panic_below * self.entries.len() as f64;
-        let listed = |entry: &Entry| (panics || is_up(entry)) && !entry.full;
+        // Who was announced to go is on nobody's list any more, in panic or not.
+        let there = || self.entries.iter().filter(|entry| !entry.drains);
+        let is_up = |entry: &Entry| !(entry.down || entry.ejected);
+        let up = there().filter(|entry| is_up(entry)).count();
+        let panics = (up as f64) < self.panic_below * there().count() as f64;
+        let listed = |entry: &Entry| (panics || is_up(entry)) && !entry.drains && !entry.full;
         self.generation += 1;
         let servers = (0..self.entries.len()).filter(|&server| listed(&self.entries[server]));
         self.candidates = Candidates::of(servers, self.generation);
@@ -215,6 +217,17 @@ mod tests {
         assert_eq!(roster.candidates().len(), 4);
         roster.checked(2, true);
         assert_eq!(roster.candidates().iter().collect::<Vec<_>>(), [2, 3]);
+    }
+
+    #[test]
+    fn who_goes_is_no_candidate_even_in_panic() {
+        let mut roster = Roster::new(3, &Health { panic_below: 0.9, ..Health::default() });
+        roster.drains(0);
+        assert_eq!(roster.candidates().iter().collect::<Vec<_>>(), [1, 2]);
+        roster.checked(1, false);
+        assert_eq!(roster.candidates().iter().collect::<Vec<_>>(), [1, 2], "one of two is too few");
+        roster.checked(0, true);
+        assert_eq!(roster.candidates().len(), 3);
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl Listening {
             || config.retries.attempts > 0
             || config.health.eject_after > 0
             || config.incidents.iter().any(is_timed);
-        let reacts = self.reacts || patience.retries > 0;
+        let reacts = self.reacts || patience.retries > 0 || config.admission.queue.is_some();
         Listening { ends: self.ends || counts, reacts, ..self }
     }
 

@@ -22,6 +22,8 @@ pub mod patience;
 mod pending;
 mod polls;
 mod requests;
+pub mod scaling;
+mod waiting;
 
 pub use config::{End, FleetConfig, Network};
 use due::Due;
@@ -32,6 +34,7 @@ pub use lane::Delivery;
 use lane::Lane;
 use listening::Listening;
 use pending::Pending;
+use scaling::{Scaling, ScalingBook};
 
 use crate::agenda::{Agenda, Kind};
 use crate::observe::Observer;
@@ -50,6 +53,7 @@ enum Moment {
     Incident(Step),
     Timeout { request: RequestId, client_try: u16, whole: bool },
     Again { request: RequestId, attempt: u32, by_client: bool },
+    Waited { request: RequestId, attempt: u32 },
 }
 
 /// Replicas behind gateways, ready to run.
@@ -62,6 +66,7 @@ pub struct Fleet<O> {
     /// Of each lane.
     processes: Vec<Process>,
     incidents: Incidents,
+    scaling: Option<Scaling>,
     tally: Tally,
     /// Whether somebody may try again.
     tries_again: bool,
@@ -90,6 +95,8 @@ pub struct Ended<O> {
     pub tally: Tally,
     /// What befell replicas, in order of time.
     pub happened: Vec<Happened>,
+    /// What an autoscaler did; none where there was none.
+    pub scaling: Option<ScalingBook>,
     /// Why a gateway's policy could not go on, if one could not.
     pub failure: Option<String>,
 }
@@ -143,6 +150,7 @@ impl<O: Observer + Send> Fleet<O> {
             gateways,
             processes: vec![Process::new(); servers],
             incidents: Incidents::default(),
+            scaling: None,
             tally: Tally::default(),
             tries_again,
             agenda: Agenda::default(),
@@ -285,9 +293,16 @@ impl<O: Observer + Send> Fleet<O> {
             Moment::Report { gateway } => self.report(gateway, more_arrivals, ends),
             Moment::Scraped { gateway, reports } => self.scraped(gateway, &reports),
             Moment::Commit { request, attempt, server } => self.gap_is_over(request, attempt, server),
-            Moment::Incident(step) => self.befall(step, more_arrivals || self.pending.any()),
+            Moment::Incident(step) => {
+                self.befall(step, more_arrivals || self.pending.any());
+                if let Step::Notice { gateway, .. } | Step::Return { gateway, .. } = step {
+                    // Whoever has waited for a replica may find one now.
+                    self.ask_again(gateway, ends);
+                }
+            }
             Moment::Timeout { request, client_try, whole } => self.time_out(request, client_try, whole, ends),
             Moment::Again { request, attempt, by_client } => self.again(request, attempt, by_client, ends),
+            Moment::Waited { request, attempt } => self.waited(request, attempt, ends),
         }
     }
 }

@@ -97,6 +97,11 @@ impl Pending {
         self.kept.insert(arrival.id, (arrival, request));
     }
 
+    /// How urgent a kept request is: less is sooner.
+    pub(super) fn priority_of_kept(&self, id: RequestId) -> Option<i32> {
+        self.kept.get(&id).map(|(_, request)| request.priority)
+    }
+
     /// Remembers a request as it came, until it ends.
     pub(super) fn remember(&mut self, arrival: &Arrival, request: &Request) {
         self.originals.insert(arrival.id, (arrival.clone(), request.clone()));

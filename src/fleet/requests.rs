@@ -44,11 +44,13 @@ impl<O: Observer + Send> Fleet<O> {
             self.turn_away(arrival.id, Finish::Refused, ends);
             return;
         }
-        if self.gateways[gateway].held.is_empty() {
-            self.decide(gateway, arrival, request, ends);
-        } else {
-            self.gateways[gateway].held.push_back(arrival.id);
-            self.pending.keep(arrival, request);
+        if !self.gateways[gateway].held.is_empty() {
+            self.line_up(gateway, arrival, request, ends);
+            return;
+        }
+        let (id, attempt) = (arrival.id, request.attempt);
+        if self.decide(gateway, arrival, request, ends) {
+            self.file_patience(id, attempt);
         }
     }
 
@@ -70,6 +72,11 @@ impl<O: Observer + Send> Fleet<O> {
         };
         let most = self.config.admission.most_in_flight.unwrap_or(u32::MAX);
         if candidates.is_empty() || self.gateways[gateway].in_flight >= most {
+            if self.has_room_to_wait(gateway) {
+                self.gateways[gateway].held.push_front(id);
+                self.pending.keep(arrival, request);
+                return true;
+            }
             self.turn_away(id, Finish::Unavailable, ends);
             return false;
         }
@@ -122,7 +129,7 @@ impl<O: Observer + Send> Fleet<O> {
     }
 
     /// The gateway answers at once that it cannot serve this.
-    fn turn_away(&mut self, id: RequestId, finish: Finish, ends: &mut Ends<'_>) {
+    pub(super) fn turn_away(&mut self, id: RequestId, finish: Finish, ends: &mut Ends<'_>) {
         self.last_end = self.last_end.max(self.now);
         let at = self.now + self.config.network.client_to_router;
         self.fail(id, None, finish, at, ends);
@@ -245,24 +252,5 @@ impl<O: Observer + Send> Fleet<O> {
     pub(super) fn leaves(&mut self, server: Server) {
         self.processes[server].outstanding -= 1;
         self.stop_if_drained(server);
-    }
-
-    /// What one gateway has heard may let it, and whoever it tells, send what they keep.
-    pub(super) fn ask_all_again(&mut self, heard_by: usize, ends: &mut Ends<'_>) {
-        for gateway in 0..self.gateways.len() {
-            if gateway == heard_by || self.config.impairments.shared {
-                self.ask_again(gateway, ends);
-            }
-        }
-    }
-
-    /// Asks about the requests a gateway keeps, in order, until it keeps one again.
-    fn ask_again(&mut self, gateway: usize, ends: &mut Ends<'_>) {
-        while let Some(held) = self.gateways[gateway].held.pop_front() {
-            let Some((gateway, arrival, request)) = self.pending.release(held) else { continue };
-            if self.decide(gateway, arrival, request, ends) {
-                break;
-            }
-        }
     }
 }

@@ -55,8 +55,9 @@ pub fn aftermath(
     incidents: &[IncidentSummary],
     bears: Option<f64>,
 ) -> Option<Aftermath> {
-    let begins = incidents.iter().map(|incident| incident.at_s);
-    let ends = incidents.iter().map(|incident| Some(incident.at_s + incident.over_after_s?));
+    let real = || incidents.iter().filter(|incident| !incident.in_vain);
+    let begins = real().map(|incident| incident.at_s);
+    let ends = real().map(|incident| Some(incident.at_s + incident.over_after_s?));
     let from_s = begins.reduce(f64::min)?;
     let to_s = ends.reduce(|a, b| Some(a?.max(b?))).flatten();
     let until_s = to_s.unwrap_or(f64::INFINITY);
@@ -128,7 +129,7 @@ mod tests {
     fn slow(at_s: f64, for_s: f64) -> IncidentSummary {
         let kind = "slow-down".into();
         let over_after_s = Some(for_s);
-        IncidentSummary { at_s, kind, replica: Some(0), noticed_after_s: None, over_after_s }
+        IncidentSummary { at_s, kind, replica: Some(0), noticed_after_s: None, over_after_s, in_vain: false }
     }
 
     #[test]

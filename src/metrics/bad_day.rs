@@ -44,6 +44,10 @@ pub struct IncidentSummary {
     pub noticed_after_s: Option<f64>,
     /// Until it was ready again, or as quick as before; none if that was not in this run.
     pub over_after_s: Option<f64>,
+    /// Whether it changed nothing: who was to die or go was down or going already.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(default)]
+    pub in_vain: bool,
 }
 
 impl BadDay {

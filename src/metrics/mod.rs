@@ -11,6 +11,7 @@ pub mod distribution;
 pub mod histogram;
 pub mod lane;
 pub mod quantile;
+mod scaling;
 pub mod summary;
 pub mod windows;
 
@@ -21,5 +22,6 @@ pub use distribution::{Distribution, Distributions};
 pub use histogram::Histogram;
 pub use lane::{LaneStats, TimelinePoint};
 pub use quantile::{Quantiles, Sample};
+pub use scaling::{Scaling, ScalingChange};
 pub use summary::{Collector, Objectives, ReplicaSummary, RunSummary};
 pub use windows::{Window, Windows, windows};

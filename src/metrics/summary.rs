@@ -8,7 +8,7 @@ use super::class::{ClassSummary, ClassTally};
 use super::crowd::Crowd;
 use super::lane::{LaneStats, median_batch};
 use super::quantile::{Quantiles, Sample};
-use super::{BadDay, Distributions, Histogram, TimelinePoint};
+use super::{BadDay, Distributions, Histogram, Scaling, TimelinePoint};
 use crate::request::{Finish, Outcome};
 use crate::signals::Signals;
 use crate::time::{Span, Time};
@@ -123,7 +123,7 @@ pub struct RunSummary {
     pub preemptions: u64,
     /// Prompt tokens found in a prefix cache over prompt tokens of admitted requests.
     pub prefix_cache_hit_rate: f64,
-    /// Share of the replicas' time in which their GPUs worked.
+    /// Share of the replicas' time in which their GPUs worked; with an autoscaler, of the time that is paid for.
     pub busy_share: f64,
     /// Running list that half of the GPUs' time was at or below.
     pub median_batch: u32,
@@ -143,6 +143,10 @@ pub struct RunSummary {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default)]
     pub bad_day: Option<BadDay>,
+    /// What an autoscaler did; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(default)]
+    pub scaling: Option<Scaling>,
     /// How latencies are spread, where several runs are set side by side.
     #[serde(skip)]
     pub distributions: Option<Distributions>,
@@ -323,6 +327,7 @@ impl Collector {
             classes: std::mem::take(&mut self.classes).into_iter().map(ClassTally::summarise).collect(),
             replicas: self.by_replica(lanes, ended),
             bad_day: None,
+            scaling: None,
             distributions,
         }
     }

@@ -14,13 +14,13 @@ fn is_eventful(day: &BadDay) -> bool {
 pub(super) fn table(comparison: &Comparison) -> Option<Table> {
     let head = [
         "name",
-        "lost",
+        "requests lost",
         "timed out",
         "tries a request",
-        "by gateways",
+        "tries by gateways",
         "tries lost",
-        "timed out",
-        "no replica",
+        "tries timed out",
+        "tries answered 503",
         "wasted tokens %",
         "noticed after s",
     ];
@@ -105,6 +105,13 @@ fn around(name: &str, aftermath: &Aftermath) -> String {
 fn line(incident: &IncidentSummary) -> String {
     let whom = incident.replica.map_or("all replicas".into(), |replica| format!("replica {replica}"));
     let slow = !["crash", "drain", "rolling-deploy"].contains(&incident.kind.as_str());
+    if incident.in_vain {
+        return format!(
+            "- {} s: {} of {whom}, which was down or going already\n",
+            number(incident.at_s),
+            incident.kind
+        );
+    }
     let noticed = match (incident.noticed_after_s, incident.replica) {
         (Some(after), _) => format!(", noticed after {} s", number(after)),
         (None, Some(_)) if !slow => ", not noticed".into(),

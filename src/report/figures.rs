@@ -6,7 +6,7 @@ use super::plots::{
     Along, Curve, MeasuredLine, Plot, PlotError, ReplicaLine, TailBar, latency_cdf, measured_lines,
     replicas_over_time, tail_bars,
 };
-use crate::metrics::{Window, Windows};
+use crate::metrics::{Scaling, Window, Windows};
 use crate::request::Outcome;
 use crate::study::compare::Comparison;
 use crate::study::ranking::Ranked;
@@ -41,6 +41,9 @@ pub fn of(comparison: &Comparison) -> Result<Vec<Plot>, PlotError> {
     if let Some(over_time) = over_time(comparison, &titled)? {
         plots.push(over_time);
     }
+    if let Some(replicas) = replicas_up(comparison, &titled)? {
+        plots.push(replicas);
+    }
     // A picture of every replica is much to draw.
     let replicas = comparison.ranking.par_iter().map(|ranked| {
         let name = format!("replicas-{}", file_name(&ranked.name));
@@ -72,6 +75,31 @@ fn over_time(comparison: &Comparison, titled: &dyn Fn(&str) -> String) -> Result
     let title = titled(&format!("tail over time, in windows of {} s", first.length_s));
     let labels = ("sent at, seconds", &*format!("end-to-end latency P{percent}, ms"));
     measured_lines("e2e-over-time", &title, Along::Time, labels, &lines, None).map(Some)
+}
+
+/// Replicas that are up over time, in steps; nothing where no autoscaler changes anything.
+fn replicas_up(comparison: &Comparison, titled: &dyn Fn(&str) -> String) -> Result<Option<Plot>, PlotError> {
+    let scaled = comparison.ranking.iter().filter_map(|ranked| {
+        let first = ranked.repetitions.first()?;
+        let timelines = first.replicas.iter();
+        let end_s = timelines.map(|replica| replica.timeline.len() as f64 * replica.timeline_interval_s);
+        Some((&ranked.name, first.scaling.as_ref()?, end_s.fold(0.0, f64::max)))
+    });
+    let line = |(name, scaling, end_s): (&String, &Scaling, f64)| {
+        let mut points: Vec<(f64, f64)> = Vec::new();
+        for change in &scaling.changes {
+            points.extend(points.last().map(|(_, before)| (change.at_s, *before)));
+            points.push((change.at_s, f64::from(change.ready)));
+        }
+        points.extend(points.last().map(|(at_s, ready)| (at_s.max(end_s), *ready)));
+        MeasuredLine { label: name.clone(), points, ringed: Vec::new() }
+    };
+    let lines: Vec<MeasuredLine> = scaled.map(line).collect();
+    if lines.iter().all(|line| line.points.len() <= 2) {
+        return Ok(None);
+    }
+    let labels = ("time, seconds", "replicas that are up");
+    measured_lines("replicas-up", &titled("replicas over time"), Along::Time, labels, &lines, None).map(Some)
 }
 
 fn curves(comparison: &Comparison, of: fn(&Outcome) -> Option<Span>) -> Vec<Curve> {

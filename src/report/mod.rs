@@ -15,6 +15,7 @@ pub mod perfetto;
 pub mod plots;
 pub mod prometheus;
 pub mod regret;
+mod scaling;
 pub mod sweep;
 pub mod table;
 pub mod text;

@@ -4,7 +4,7 @@ use super::table::number;
 use crate::metrics::windows::Episode;
 use crate::study::compare::Comparison;
 
-/// A row a contender and window. A percentile that falls among requests without an answer is `inf`; empty is "too few to tell".
+/// A row a contender and window. `replicas_up` is a mean over the window, empty where no autoscaler changes their number. A percentile that falls among requests without an answer is `inf`; empty is "too few to tell".
 ///
 /// # Errors
 /// If the bytes cannot be put together, which memory alone could cause.
@@ -25,9 +25,11 @@ pub fn csv(comparison: &Comparison) -> Result<Vec<u8>, csv::Error> {
         "ttft_p99_ms",
         "missed_share",
         "burn_rate",
+        "replicas_up",
     ])?;
     let told = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.6}"));
     for ranked in &comparison.ranking {
+        let scaling = ranked.repetitions.first().and_then(|summary| summary.scaling.as_ref());
         for window in ranked.windows.iter().flat_map(|windows| &windows.windows) {
             writer.write_record([
                 ranked.name.clone(),
@@ -44,6 +46,7 @@ pub fn csv(comparison: &Comparison) -> Result<Vec<u8>, csv::Error> {
                 told(window.ttft_p99_ms),
                 told(window.missed_share),
                 told(window.burn_rate),
+                told(scaling.map(|scaling| scaling.mean_ready(window.from_s, window.to_s))),
             ])?;
         }
     }

@@ -1,7 +1,7 @@
 //! A comparison as text for a terminal: where the fleet stands, the ranking, what is real of it.
 
 use super::table::{Table, number, number_or_dash, percent};
-use super::{bad_day, over_time, verdict};
+use super::{bad_day, over_time, scaling, verdict};
 use crate::metrics::{ClassSummary, Quantiles, RunSummary};
 use crate::study::compare::Comparison;
 use crate::study::standing::Standing;
@@ -20,8 +20,9 @@ pub fn single(comparison: &Comparison) -> String {
 fn tables(comparison: &Comparison) -> String {
     let by_class = classes(comparison).map_or(String::new(), |table| table.render());
     let bad_day = bad_day::table(comparison).map_or(String::new(), |table| table.render());
+    let scaling = scaling::table(comparison).map_or(String::new(), |table| table.render());
     let rates = rates(comparison).render();
-    let parts = [opening(comparison), latencies(comparison).render(), rates, bad_day, by_class];
+    let parts = [opening(comparison), latencies(comparison).render(), rates, bad_day, scaling, by_class];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
@@ -174,7 +175,8 @@ pub(super) fn classes(comparison: &Comparison) -> Option<Table> {
 
 /// What there is beside the tables: the run over time, and what errors of the model would do; nothing where that was not asked for.
 fn beside(comparison: &Comparison) -> String {
-    bad_day::incidents(comparison)
+    scaling::changes(comparison)
+        + bad_day::incidents(comparison).as_str()
         + over_time::text(comparison).as_str()
         + uncertainty(comparison).as_str()
         + verdict::stability(comparison).as_str()

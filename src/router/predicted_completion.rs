@@ -174,7 +174,8 @@ impl PredictedCompletion {
         predicted.min(arrival.max_tokens.unwrap_or(u32::MAX)).max(1)
     }
 
-    /// When this request would be done if it were sent to `server`, counted from now.
+    /// When this request would be done if it were sent to `server`, counted from now; none if that is surely later
+    /// than `least`.
     fn estimate(
         &mut self,
         arrival: &Arrival,
@@ -182,7 +183,8 @@ impl PredictedCompletion {
         now: Time,
         facts: &Facts,
         theirs: Theirs,
-    ) -> Span {
+        least: Option<Span>,
+    ) -> Option<Span> {
         let output_tokens = self.predicted_output_tokens(arrival);
         let out = &self.outstanding[server];
         let decodes = Decodes {
@@ -215,7 +217,11 @@ impl PredictedCompletion {
             let longer = prices::step(facts, &[], decodes).saturating_sub(without());
             time += self.loss_of_others(arrival, output_tokens, server, now, facts, theirs, longer);
         }
-        time + self.prefill_of(facts, prompts)
+        // Prefill is the dearest price to tell, and mostly the others decide.
+        if least.is_some_and(|least| time > least) {
+            return None;
+        }
+        Some(time + self.prefill_of(facts, prompts))
     }
 
     /// What the requests there lose by this one: its prompt's time each, and `longer` a step as long as both are there. Of
@@ -344,8 +350,10 @@ impl Router for PredictedCompletion {
             let mine = glance.mine(server);
             let facts = glance.facts(server);
             let theirs = Theirs::of(&signals, mine, facts);
+            let least = best.map(|((least, _), _)| least);
+            let Some(time) = self.estimate(arrival, server, now, facts, theirs, least) else { continue };
             // Equal estimates go to the least in flight, then to the first.
-            let score = (self.estimate(arrival, server, now, facts, theirs), mine.in_flight);
+            let score = (time, mine.in_flight);
             if best.is_none_or(|(least, _)| score < least) {
                 best = Some((score, server));
             }

@@ -25,7 +25,7 @@ pub(super) fn bad_day(
         answers_wasted: tally.answers_wasted,
         output_tokens_wasted: tally.output_tokens_wasted,
         wasted_share: tally.output_tokens_wasted as f64 / generated.max(1) as f64,
-        incidents: happened.iter().map(|one| incident(one, ended)).collect(),
+        incidents: happened.iter().filter(|one| one.at <= ended).map(|one| incident(one, ended)).collect(),
     }
 }
 
@@ -39,5 +39,6 @@ fn incident(happened: &Happened, ended: Time) -> IncidentSummary {
         replica: happened.server.map(|server| server as u32),
         noticed_after_s: after(happened.noticed),
         over_after_s: after(happened.over),
+        in_vain: happened.in_vain,
     }
 }

@@ -3,7 +3,7 @@
 //! Knows repetitions, variants and their comparison. Does not know how results are shown.
 //!
 //! - [`mod@run`]: one scenario, one repetition
-//! - `bad_day`: what befell a run
+//! - `bad_day`, `scaling`: what befell a run, and what its autoscaler did
 //! - [`batches`]: intervals from one long run
 //! - [`mod@regret`]: each decision against the truth
 //! - [`saturation`]: what the fleet can bear at most
@@ -28,6 +28,7 @@ pub mod ranking;
 pub mod regret;
 pub mod run;
 pub mod saturation;
+mod scaling;
 pub mod stability;
 pub mod standing;
 pub mod statistics;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::bad_day::bad_day;
+use super::scaling::scaling;
+use crate::autoscaler::{self, AutoscalerError};
 use crate::fleet::{Delivery, Fleet, FleetConfig};
 use crate::metrics::{Collector, LaneStats, RunSummary};
 use crate::random::{Purpose, Seed};
@@ -31,6 +33,9 @@ pub enum StudyError {
     /// A policy cannot be made.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// An autoscaler cannot be made.
+    #[error(transparent)]
+    Autoscaler(#[from] AutoscalerError),
     /// A policy of the user's own could not decide.
     #[error("{0}")]
     Script(String),
@@ -311,7 +316,7 @@ pub fn simulate_with(
         seed,
         check,
     };
-    let kinds: Vec<_> = scenario.each_replica().collect();
+    let kinds: Vec<_> = scenario.each_lane().collect();
     let replicas = kinds.iter().map(|kind| (kind.facts.clone(), LaneStats::default())).collect();
     let mut collector = Collector::new(scenario.counted(), scenario.goodput, &scenario.classes)
         .keeping_distributions(scenario.repeat > 1);
@@ -319,6 +324,9 @@ pub fn simulate_with(
     let mut fleet = Fleet::new(config, replicas, routers);
     if keep == Keep::Deliveries {
         fleet = fleet.keeping_deliveries();
+    }
+    if let Some(plan) = &scenario.autoscaler {
+        fleet = fleet.scaled(plan.scale, (autoscaler::find(plan.policy)?.build)(&plan.parameters)?);
     }
     let ended = fleet.run(source, &mut |outcome| {
         collector.add(&outcome);
@@ -341,6 +349,11 @@ pub fn simulate_with(
         let generated = lanes.iter().map(|(_, _, signals)| signals.generation_tokens).sum();
         summary.bad_day =
             Some(bad_day(&ended.tally, &ended.happened, ended.at, (lost, timed_out), generated));
+    }
+    if let Some(book) = &ended.scaling {
+        summary.scaling = Some(scaling(book, ended.at, kinds[0].usd_per_hour(), &summary));
+        let busy_s: f64 = ended.observers.iter().map(|observer| observer.busy.as_s()).sum();
+        summary.busy_share = busy_s / book.paid.as_s().max(f64::MIN_POSITIVE);
     }
     outcomes.sort_by_cached_key(|outcome| outcome.attempt);
     Ok(RunResult { summary, outcomes, deliveries: ended.deliveries, notes: Vec::new() })

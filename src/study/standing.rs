@@ -27,6 +27,8 @@ pub struct Standing {
 
 /// Times are unlike when one holds so many times as many requests as another.
 const UNLIKE: f64 = 3.0;
+/// A share of requests with an answer below which percentiles of the answered alone mislead.
+const MOSTLY_ANSWERED: f64 = 0.999;
 /// Fewer requests say nothing of a trend.
 const FEWEST_FOR_TREND: u64 = 1_000;
 
@@ -68,6 +70,20 @@ pub(super) fn stand(
         let (rejected, offered) = (summary.rejected, summary.offered);
         remarks.push(format!("{rejected} of {offered} requests were refused under the first contender"));
     }
+    if let Some(plan) = &scenario.autoscaler {
+        let most = plan.scale.most;
+        remarks.push(format!(
+            "replicas, load and saturation are those of the start: an autoscaler may order up to {most} replicas"
+        ));
+    }
+    let answered = summary.completed as f64 / summary.offered.max(1) as f64;
+    if answered < MOSTLY_ANSWERED {
+        let (completed, offered) = (summary.completed, summary.offered);
+        remarks.push(format!(
+            "latencies are those of requests with a whole answer, {completed} of {offered} under the first contender; the \
+             ranking counts the others as infinite"
+        ));
+    }
     let pressed = summary.preemptions > 0;
     if pressed {
         remarks.push(format!(
@@ -76,7 +92,7 @@ pub(super) fn stand(
         ));
     }
     Standing {
-        replicas: scenario.replicas.iter().map(|kind| kind.count).sum(),
+        replicas: scenario.each_replica().count() as u32,
         offered_requests_per_s: summary.offered_requests_per_s,
         saturation_requests_per_s: saturation,
         load,

@@ -325,7 +325,7 @@ fn contradictions_are_refused_where_they_stand() {
         (
             "[[events]]\nkind = \"slow-down\"\nreplica = 0\nat_s = 5.0\nfactor = 2.0\n\
              [[events]]\nkind = \"slow-down\"\nreplica = 0\nat_s = 9.0\nfactor = 3.0",
-            "the slow-down of event 0 on replica 0 lasts until",
+            "the slow-down of event 0 on replica 0 lasts for ever",
         ),
         ("[clients]\nretries = 1000", "expected at most 100 tries"),
         ("[clients]\nretry_budget = 0.2", "says nothing, since clients do not try again"),

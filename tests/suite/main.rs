@@ -18,6 +18,7 @@ mod laws;
 mod lockstep;
 mod queues;
 mod random_engine;
+mod scaling;
 mod scenarios;
 mod shared;
 mod storms;

@@ -7,10 +7,13 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
-use tailcast::fleet::admission::Admission;
+use tailcast::autoscaler::behavior::Behavior;
+use tailcast::autoscaler::{Autoscaler, Metric, hpa, keda, predictive};
+use tailcast::fleet::admission::{Admission, Queue};
 use tailcast::fleet::health::Health;
 use tailcast::fleet::incidents::{Back, Incident, What, When, Whom};
 use tailcast::fleet::patience::{Backoff, Patience, Retries};
+use tailcast::fleet::scaling::Scale;
 use tailcast::fleet::{End, Ended, Fleet, FleetConfig};
 use tailcast::metrics::LaneStats;
 use tailcast::observe::{Observer, Silence};
@@ -97,19 +100,104 @@ fn health() -> impl Strategy<Value = Health> {
 
 fn admission() -> impl Strategy<Value = Admission> {
     let limits = (prop::option::of(1u32..20), prop::option::of(1u32..60));
-    let some = (prop::option::of(1.0f64..200.0), 1.0f64..20.0, limits).prop_map(
-        |(rate_per_s, burst, (most_per_replica, most_in_flight))| Admission {
+    let queue = (1u32..40, 1u64..2_000)
+        .prop_map(|(max_requests, ttl)| Queue { max_requests, ttl: Span::from_ms(ttl) });
+    let some = (prop::option::of(1.0f64..200.0), 1.0f64..20.0, limits, prop::option::of(queue)).prop_map(
+        |(rate_per_s, burst, (most_per_replica, most_in_flight), queue)| Admission {
             rate_per_s,
             burst,
             most_per_replica,
             most_in_flight,
+            queue,
         },
     );
     prop_oneof![2 => Just(Admission::default()), 1 => some]
 }
 
+/// An autoscaler in a hurry, its limits in shares of the fleet, and which one it is.
+#[derive(Clone, Copy, Debug)]
+struct Scaled {
+    scale: Scale,
+    kind: u32,
+    target: f64,
+}
+
+impl Scaled {
+    fn autoscaler(&self) -> Box<dyn Autoscaler> {
+        let behavior = Behavior {
+            scale_up_stabilization_window_s: 0.1,
+            scale_down_stabilization_window_s: 0.3,
+            period_s: 0.2,
+            ..Behavior::default()
+        };
+        match self.kind {
+            0 => Box::new(
+                hpa::Hpa::new(hpa::Parameters {
+                    metric: Metric::NumRequests,
+                    target: self.target,
+                    behavior,
+                    ..hpa::Parameters::default()
+                })
+                .unwrap(),
+            ),
+            1 => Box::new(
+                keda::Keda::new(keda::Parameters {
+                    metric: Metric::NumRequests,
+                    threshold: self.target,
+                    cooldown_period_s: 0.4,
+                    behavior,
+                    ..keda::Parameters::default()
+                })
+                .unwrap(),
+            ),
+            _ => Box::new(
+                predictive::Predictive::new(&predictive::Parameters {
+                    requests_per_s_per_replica: 10.0 * self.target,
+                    headroom: 0.2,
+                    alpha: 0.5,
+                    beta: 0.2,
+                    scale_down_stabilization_window_s: 0.3,
+                })
+                .unwrap(),
+            ),
+        }
+    }
+}
+
+fn scaled(servers: usize) -> impl Strategy<Value = Option<Scaled>> {
+    let most = servers as u32;
+    let limits = (0..=most).prop_flat_map(move |least| (Just(least), least..=most));
+    let spans = (100u64..600, 50u64..400, 0u64..300, 0u64..500);
+    let scaled = (limits, spans, 0u32..3, 0.5f64..8.0).prop_map(
+        move |((least, initial), (interval, scrape, node, grace), kind, target)| Scaled {
+            scale: Scale {
+                initial,
+                least: if kind == 0 { least.max(1).min(initial.max(1)) } else { least },
+                most,
+                interval: Span::from_ms(interval),
+                scrape_interval: Span::from_ms(scrape),
+                node_start_up: Span::from_ms(node),
+                grace: Span::from_ms(grace),
+            },
+            kind,
+            target,
+        },
+    );
+    prop_oneof![1 => Just(None), 1 => scaled.prop_map(Some)]
+}
+
+/// A fleet on a bad day, and who makes it larger and smaller.
+type Storm = (Setting, Option<Scaled>);
+
+fn storm() -> impl Strategy<Value = Storm> {
+    bad_day().prop_flat_map(|setting| {
+        let servers = setting.servers;
+        (Just(setting), scaled(servers))
+    })
+}
+
 /// A fleet on a bad day.
-fn storm() -> impl Strategy<Value = Setting> {
+fn bad_day() -> impl Strategy<Value = Setting> {
     let incidents = prop::collection::vec(incident(), 0..6);
     let retries = (0u32..3, backoff()).prop_map(|(attempts, backoff)| Retries { attempts, backoff });
     (setting(), incidents, patience(), (retries, admission()), health()).prop_map(
@@ -132,7 +220,7 @@ fn storm() -> impl Strategy<Value = Setting> {
 }
 
 fn run<O: Observer + Send + Default>(
-    setting: &Setting,
+    (setting, scaled): &Storm,
     policy: &str,
     jobs: &[Job],
     check: bool,
@@ -140,15 +228,19 @@ fn run<O: Observer + Send + Default>(
     let replicas = (0..setting.servers).map(|_| (facts(setting.blocks), O::default())).collect();
     let mut outcomes = Vec::new();
     let config = FleetConfig { check, ..setting.config.clone() };
-    let ended = Fleet::new(config, replicas, routers(policy, setting))
-        .run(&mut OpenLoop::new(jobs.into()), &mut |outcome| outcomes.push(outcome));
+    let mut fleet = Fleet::new(config, replicas, routers(policy, setting));
+    if let Some(scaled) = scaled {
+        fleet = fleet.scaled(scaled.scale, scaled.autoscaler());
+    }
+    let ended = fleet.run(&mut OpenLoop::new(jobs.into()), &mut |outcome| outcomes.push(outcome));
     outcomes.sort_by_key(|outcome| outcome.attempt.request);
     (outcomes, ended)
 }
 
 /// Law 1, of requests and of tries; laws 2 to 4 are asserted inside.
-fn holds(setting: &Setting, policy: &str, jobs: &[Job]) -> Result<(), TestCaseError> {
-    let (outcomes, ended) = run::<Silence>(setting, policy, jobs, true);
+fn holds(storm: &Storm, policy: &str, jobs: &[Job]) -> Result<(), TestCaseError> {
+    let (outcomes, ended) = run::<Silence>(storm, policy, jobs, true);
+    let (setting, scaled) = storm;
     let sent_in_time = |job: &&Job| match setting.config.end {
         End::Drain => true,
         End::At(end) => job.sent < end,
@@ -185,18 +277,29 @@ fn holds(setting: &Setting, policy: &str, jobs: &[Job]) -> Result<(), TestCaseEr
     prop_assert!(
         in_order && ended.happened.iter().all(|one| one.noticed.is_none_or(|noticed| noticed >= one.at))
     );
+    if let (Some(scaled), Some(book)) = (scaled, &ended.scaling) {
+        let Scale { least, most, initial, .. } = scaled.scale;
+        let lived = ended.at - Time::ZERO;
+        prop_assert!(book.paid <= lived * u64::from(most), "{}: {:?}", policy, book);
+        prop_assert!(book.changes.windows(2).all(|pair| pair[0].at < pair[1].at));
+        for (place, change) in book.changes.iter().enumerate() {
+            let wanted = if place == 0 { initial..=initial } else { least.min(initial)..=most };
+            prop_assert!(wanted.contains(&change.wanted) && change.ready <= most, "{}: {:?}", policy, book);
+        }
+    }
     Ok(())
 }
 
 /// The same again is the same, whoever listens (law 7).
-fn repeats(setting: &Setting, policy: &str, jobs: &[Job]) -> Result<(), TestCaseError> {
-    let (first, _) = run::<Silence>(setting, policy, jobs, true);
-    let (again, _) = run::<LaneStats>(setting, policy, jobs, false);
+fn repeats(storm: &Storm, policy: &str, jobs: &[Job]) -> Result<(), TestCaseError> {
+    let (first, ended) = run::<Silence>(storm, policy, jobs, true);
+    let (again, ended_again) = run::<LaneStats>(storm, policy, jobs, false);
     prop_assert_eq!(first, again, "{}", policy);
+    prop_assert_eq!(ended.scaling, ended_again.scaling, "{}", policy);
     Ok(())
 }
 
-fn through_storms(name: &str, cases: u32, test: fn(&Setting, &str, &[Job]) -> Result<(), TestCaseError>) {
+fn through_storms(name: &str, cases: u32, test: fn(&Storm, &str, &[Job]) -> Result<(), TestCaseError>) {
     let fresh = || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), name);
     let seed =
         std::env::var("TAILCAST_SEED").map_or_else(|_| fresh(), |seed| seed.parse().expect("a number"));
@@ -206,11 +309,12 @@ fn through_storms(name: &str, cases: u32, test: fn(&Setting, &str, &[Job]) -> Re
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     // Each storm meets a few policies, and all of them together meet each policy often.
     let cases = (storm(), any::<prop::sample::Index>());
-    let outcome = TestRunner::new_with_rng(config, rng).run(&cases, |(setting, first)| {
+    let outcome = TestRunner::new_with_rng(config, rng).run(&cases, |(storm, first)| {
+        let setting = &storm.0;
         let jobs = jobs(setting.seed, setting.requests, setting.rate_per_s);
         let first = first.index(POLICIES.len());
         for policy in POLICIES.iter().cycle().skip(first).take(6).filter(|policy| policy.name != "script") {
-            test(&setting, policy.name, &jobs)?;
+            test(&storm, policy.name, &jobs)?;
         }
         Ok(())
     });
@@ -254,11 +358,26 @@ fn where_nothing_happens_nothing_changes() {
             health: Health { eject_after: 3, ..Health::default() },
             ..setting.config.clone()
         };
-        let armed = Setting { config, ..setting.clone() };
+        let armed = (Setting { config, ..setting.clone() }, None);
+        // Who may have as many as there are, and no fewer, only watches.
+        let servers = setting.servers as u32;
+        let scale = Scale {
+            initial: servers,
+            least: servers,
+            most: servers,
+            interval: Span::from_ms(300),
+            scrape_interval: Span::from_ms(200),
+            node_start_up: Span::ZERO,
+            grace: Span::ZERO,
+        };
+        let scaled = (setting.clone(), Some(Scaled { scale, kind: 0, target: 4.0 }));
+        let plain = (setting, None);
         for policy in POLICIES {
-            let (calm, _) = run::<Silence>(&setting, policy.name, &jobs, false);
-            let (watched, _) = run::<Silence>(&armed, policy.name, &jobs, false);
-            prop_assert_eq!(&calm, &watched, "{}", policy.name);
+            let (calm, _) = run::<Silence>(&plain, policy.name, &jobs, false);
+            for other in [&armed, &scaled] {
+                let (watched, _) = run::<Silence>(other, policy.name, &jobs, false);
+                prop_assert_eq!(&calm, &watched, "{}", policy.name);
+            }
         }
         Ok(())
     });

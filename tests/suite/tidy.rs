@@ -8,7 +8,7 @@ const FLOORS: &[&[&str]] = &[
     &["compression", "time", "random", "request", "signals", "observe"],
     &["trace", "workload", "hardware", "step_time"],
     &["replica"],
-    &["router", "metrics"],
+    &["router", "autoscaler", "metrics"],
     &["agenda", "fleet"],
     &["scenario", "study", "verify", "calibration", "explain"],
     &["report"],

@@ -24,6 +24,8 @@ pub(in crate::fleet) enum Stage {
     /// Nothing new is meant to come.
     Draining,
     Down,
+    /// There is none, and none is to come: an autoscaler has not ordered it.
+    Absent,
 }
 
 /// A replica's process, and how often it has changed.
@@ -43,8 +45,8 @@ pub(in crate::fleet) struct Process {
     /// When gateways know that it drains.
     all_know_at: Time,
     back: Back,
-    /// Its place in [`Incidents::happened`].
-    happened: usize,
+    /// The place in [`Incidents::happened`] of what brought it to its stage.
+    happened: Option<usize>,
     rollout: Option<usize>,
 }
 
@@ -64,9 +66,21 @@ impl Process {
             outstanding: 0,
             all_know_at: Time::ZERO,
             back: Back::Never,
-            happened: 0,
+            happened: None,
             rollout: None,
         }
+    }
+
+    /// Something answers there.
+    pub(in crate::fleet) fn answers(&self) -> bool {
+        matches!(self.stage, Stage::Up | Stage::Draining)
+    }
+
+    /// A new stage; returns its number.
+    pub(in crate::fleet) fn passes_to(&mut self, stage: Stage) -> u32 {
+        self.stage = stage;
+        self.epoch += 1;
+        self.epoch
     }
 }
 
@@ -99,6 +113,10 @@ pub(in crate::fleet) enum Step {
     Watch { gateway: usize, server: Server, epoch: u32 },
     /// An ejection is over.
     Return { gateway: usize, server: Server, ejections: u32 },
+    /// Gauges are read for the autoscaler.
+    Scrape,
+    /// The autoscaler decides.
+    Scale,
 }
 
 /// A rolling deploy under way.
@@ -109,6 +127,10 @@ struct Rollout {
     back: Back,
     /// Who is still to come.
     queue: VecDeque<Server>,
+    /// How many drain, start or wait to be seen.
+    under_way: u32,
+    /// Its place in [`Incidents::happened`].
+    happened: usize,
 }
 
 /// The plan, and what became of it.
@@ -121,6 +143,16 @@ pub(in crate::fleet) struct Incidents {
     pub(in crate::fleet) happened: Vec<Happened>,
     /// Whose process does not run.
     down: Vec<Server>,
+}
+
+impl Incidents {
+    /// Somebody knows of something from then on, if it is the first.
+    fn notice(&mut self, happened: Option<usize>, at: Time) {
+        if let Some(happened) = happened {
+            let noticed = &mut self.happened[happened].noticed;
+            *noticed = noticed.or(Some(at));
+        }
+    }
 }
 
 impl<O: Observer + Send> Fleet<O> {
@@ -196,25 +228,26 @@ impl<O: Observer + Send> Fleet<O> {
             }
             Step::Notice { gateway, server, epoch } => {
                 if self.processes[server].epoch == epoch {
-                    let up = self.processes[server].stage != Stage::Down;
+                    let up = self.processes[server].answers();
                     self.gateways[gateway].roster.checked(server, up);
                     if !up {
-                        let happened = self.processes[server].happened;
-                        let noticed = &mut self.incidents.happened[happened].noticed;
-                        *noticed = noticed.or(Some(self.now));
+                        self.incidents.notice(self.processes[server].happened, self.now);
                     }
                 }
             }
             Step::Watch { gateway, server, epoch } => {
                 // Its process may have ended meanwhile; what was announced holds until the next is ready.
                 let process = &self.processes[server];
-                if process.epoch == epoch || process.epoch == epoch + 1 && process.stage == Stage::Down {
+                let ended = process.epoch == epoch + 1 && process.stage == Stage::Down;
+                if process.epoch == epoch || ended || process.stage == Stage::Absent {
                     self.gateways[gateway].roster.drains(server);
                 }
             }
             Step::Return { gateway, server, ejections } => {
                 self.gateways[gateway].roster.returns(server, ejections);
             }
+            Step::Scrape => self.scrape(requests_to_come),
+            Step::Scale => self.scale(requests_to_come),
         }
     }
 
@@ -237,24 +270,28 @@ impl<O: Observer + Send> Fleet<O> {
                 self.passes(server, what, Trouble::Metrics, lasts);
             }),
             What::Drain { whom, grace, back } => {
-                self.meant(index, whom).for_each(|server| self.drain(server, what, grace, back, None));
+                self.meant(index, whom).for_each(|server| self.drain(server, Some(what), grace, back, None));
             }
             What::RollingDeploy { at_once, grace, back } => {
-                self.note(None, what);
+                let happened = self.note(None, what);
                 let queue = (0..self.lanes.len()).collect();
-                self.incidents.rollouts.push(Rollout { what, grace, back, queue });
-                (0..at_once).for_each(|_| self.roll_on(self.incidents.rollouts.len() - 1));
+                let rollout = self.incidents.rollouts.len();
+                let under_way = at_once;
+                self.incidents.rollouts.push(Rollout { what, grace, back, queue, under_way, happened });
+                (0..at_once).for_each(|_| self.roll_on(rollout));
             }
         }
     }
 
     fn crash(&mut self, server: Server, what: What, back: Back) {
-        if self.processes[server].stage != Stage::Down {
-            let happened = self.note(Some(server), what);
-            let process = &mut self.processes[server];
-            (process.back, process.happened) = (back, happened);
-            self.stop(server);
+        let happened = self.note(Some(server), what);
+        if !self.processes[server].answers() {
+            self.incidents.happened[happened].in_vain = true;
+            return;
         }
+        let process = &mut self.processes[server];
+        (process.back, process.happened) = (back, Some(happened));
+        self.stop(server);
     }
 
     /// Notes a trouble, and when it will be over.
@@ -273,7 +310,12 @@ impl<O: Observer + Send> Fleet<O> {
         match whom {
             Whom::One(server) => server..server + 1,
             Whom::Any => {
-                let server = self.incidents.streams[index].random_range(0..self.lanes.len());
+                let there = |server: &Server| self.processes[*server].stage != Stage::Absent;
+                let there: Vec<Server> = (0..self.lanes.len()).filter(there).collect();
+                if there.is_empty() {
+                    return 0..0;
+                }
+                let server = there[self.incidents.streams[index].random_range(0..there.len())];
                 server..server + 1
             }
             Whom::All => 0..self.lanes.len(),
@@ -281,34 +323,55 @@ impl<O: Observer + Send> Fleet<O> {
     }
 
     fn note(&mut self, server: Option<Server>, what: What) -> usize {
-        self.incidents.happened.push(Happened { at: self.now, server, what, noticed: None, over: None });
+        self.incidents.happened.push(Happened {
+            at: self.now,
+            server,
+            what,
+            noticed: None,
+            over: None,
+            in_vain: false,
+        });
         self.incidents.happened.len() - 1
     }
 
-    /// The next of a rolling deploy that is up is drained; who is down starts anew by itself.
+    /// One of a rolling deploy is done with. The next that is up is drained; who is down starts anew by itself.
     fn roll_on(&mut self, rollout: usize) {
-        let Rollout { what, grace, back, .. } = self.incidents.rollouts[rollout];
+        let Rollout { what, grace, back, happened, .. } = self.incidents.rollouts[rollout];
         while let Some(server) = self.incidents.rollouts[rollout].queue.pop_front() {
             if self.processes[server].stage == Stage::Up {
-                self.drain(server, what, grace, back, Some(rollout));
+                self.drain(server, Some(what), grace, back, Some(rollout));
                 return;
             }
         }
+        let under_way = &mut self.incidents.rollouts[rollout].under_way;
+        *under_way -= 1;
+        if *under_way == 0 {
+            self.incidents.happened[happened].over = Some(self.now);
+        }
     }
 
-    fn drain(&mut self, server: Server, what: What, grace: Span, back: Back, rollout: Option<usize>) {
+    /// Who is up drains; `what` is noted, if it is something that befell it.
+    pub(in crate::fleet) fn drain(
+        &mut self,
+        server: Server,
+        what: Option<What>,
+        grace: Span,
+        back: Back,
+        rollout: Option<usize>,
+    ) {
+        let happened = what.map(|what| self.note(Some(server), what));
         if self.processes[server].stage != Stage::Up {
+            if let Some(happened) = happened {
+                self.incidents.happened[happened].in_vain = true;
+            }
             return;
         }
-        let happened = self.note(Some(server), what);
         let knows_at = self.now + self.config.health.watch_delay;
-        self.incidents.happened[happened].noticed = Some(knows_at);
+        self.incidents.notice(happened, knows_at);
         let process = &mut self.processes[server];
-        process.stage = Stage::Draining;
-        process.epoch += 1;
+        let epoch = process.passes_to(Stage::Draining);
         (process.all_know_at, process.back) = (knows_at, back);
         (process.happened, process.rollout) = (happened, rollout);
-        let epoch = process.epoch;
         for gateway in 0..self.gateways.len() {
             self.file(knows_at, Step::Watch { gateway, server, epoch });
         }
@@ -328,27 +391,28 @@ impl<O: Observer + Send> Fleet<O> {
     /// A process ends, whatever is in it.
     fn stop(&mut self, server: Server) {
         self.order(server, Control::Crash);
-        let process = &mut self.processes[server];
-        process.stage = Stage::Down;
-        process.epoch += 1;
         self.incidents.down.push(server);
-        let epoch = process.epoch;
+        let epoch = self.processes[server].passes_to(Stage::Down);
         let start_up = self.lanes[server].facts.start_up;
-        let back = match process.back {
+        let back = match self.processes[server].back {
             Back::Never => None,
             Back::Started => Some(start_up),
             Back::After(span) => Some(span),
         };
+        let back = if self.is_gone(server) { None } else { back };
         match back {
             Some(back) => self.file(self.now + back, Step::Start { server, epoch }),
-            None => {
-                // Who never comes back holds no deploy up.
-                if let Some(rollout) = self.processes[server].rollout.take() {
-                    self.roll_on(rollout);
-                }
-            }
+            None => self.goes_on_without(server),
         }
         self.tell_by_checks(server, false);
+        self.note_change();
+    }
+
+    /// Who never comes back holds no deploy up.
+    pub(in crate::fleet) fn goes_on_without(&mut self, server: Server) {
+        if let Some(rollout) = self.processes[server].rollout.take() {
+            self.roll_on(rollout);
+        }
     }
 
     fn start(&mut self, server: Server, epoch: u32) {
@@ -356,12 +420,13 @@ impl<O: Observer + Send> Fleet<O> {
             return;
         }
         self.order(server, Control::Start);
-        let process = &mut self.processes[server];
-        process.stage = Stage::Up;
-        process.epoch += 1;
+        self.processes[server].passes_to(Stage::Up);
         self.incidents.down.retain(|other| *other != server);
-        self.incidents.happened[process.happened].over = Some(self.now);
+        if let Some(happened) = self.processes[server].happened.take() {
+            self.incidents.happened[happened].over = Some(self.now);
+        }
         self.tell_by_checks(server, true);
+        self.note_change();
     }
 
     /// Gateways learn by their checks what is so since now.
@@ -394,8 +459,7 @@ impl<O: Observer + Send> Fleet<O> {
         if let Some((lasts, ejections)) = self.gateways[gateway].roster.heard(server, failed, &health) {
             let process = &self.processes[server];
             if process.stage == Stage::Down {
-                let noticed = &mut self.incidents.happened[process.happened].noticed;
-                *noticed = noticed.or(Some(self.now));
+                self.incidents.notice(process.happened, self.now);
             }
             self.file(self.now + lasts, Step::Return { gateway, server, ejections });
         }

@@ -7,7 +7,7 @@ use crate::time::{Span, Time};
 
 mod course;
 
-pub(super) use course::{Incidents, Process, Step};
+pub(super) use course::{Incidents, Process, Stage, Step};
 
 /// Something that happens, once or again and again.
 #[derive(Clone, Debug, PartialEq)]
@@ -152,4 +152,6 @@ pub struct Happened {
     pub noticed: Option<Time>,
     /// When it was over: ready again, or as quick as before.
     pub over: Option<Time>,
+    /// It changed nothing: who was to die or go was not up.
+    pub in_vain: bool,
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::explanation;
 use super::table::{Table, escaped, number};
-use super::{bad_day, over_time, text, verdict};
+use super::{bad_day, over_time, scaling, text, verdict};
 use crate::explain::Explanation;
 use crate::request::Outcome;
 use crate::scenario::Scenario;
@@ -66,7 +66,17 @@ pub fn page(report: &Report<'_>) -> Result<String, serde_json::Error> {
                 format!("<h3>What clients and gateways did about failures</h3>\n{}", table.html())
             }),
         ),
-        ("incidents", bad_day_html(comparison)),
+        ("incidents", preformatted(&bad_day::incidents(comparison))),
+        (
+            "scaling",
+            scaling::table(comparison).map_or(String::new(), |table| {
+                format!(
+                    "<h3>Replicas and what they cost</h3>\n{}{}",
+                    table.html(),
+                    preformatted(&scaling::changes(comparison))
+                )
+            }),
+        ),
         (
             "classes",
             text::classes(comparison)
@@ -95,12 +105,9 @@ pub fn page(report: &Report<'_>) -> Result<String, serde_json::Error> {
     Ok(page)
 }
 
-/// What befell the fleet; nothing on a day on which nothing did.
-fn bad_day_html(comparison: &Comparison) -> String {
-    match bad_day::incidents(comparison) {
-        text if text.is_empty() => text,
-        text => format!("<pre>{}</pre>\n", escaped(text.trim())),
-    }
+/// Lines as they stand; nothing of nothing.
+fn preformatted(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!("<pre>{}</pre>\n", escaped(text.trim())) }
 }
 
 fn paragraph(text: &str) -> String {
@@ -385,6 +392,7 @@ mod tests {
             "rates",
             "bad_day",
             "incidents",
+            "scaling",
             "classes",
             "intervals",
             "tail",

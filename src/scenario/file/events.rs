@@ -117,7 +117,7 @@ pub enum NeverWord {
 
 /// How gateways learn who is up. The checks are Kubernetes' readiness probes unless given.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "expected a table of checks, such as { interval_s = 5.0 }")]
 pub struct HealthFile {
     /// Between two checks of a replica, seconds.
     pub interval_s: f64,
@@ -161,7 +161,11 @@ impl HealthFile {
 
 /// What a gateway lets in before its policy is asked; no limits unless given.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    expecting = "expected a table of limits, such as { most_in_flight = 100 }"
+)]
 pub struct AdmissionFile {
     /// Token bucket: requests a second; whoever finds it empty is answered 429.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -172,9 +176,32 @@ pub struct AdmissionFile {
     /// Requests out at any one replica; one that has so many is not chosen, as behind Envoy's circuit breaker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub most_per_replica: Option<u32>,
-    /// Requests out in all; whoever comes then is answered 503.
+    /// Requests out in all; whoever comes then is answered 503, unless there is a queue.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub most_in_flight: Option<u32>,
+    /// Where requests wait that find no replica; unless given they are answered 503 at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueFile>,
+}
+
+/// A gateway's queue: by priority, then in order of arrival.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    expecting = "expected a table, such as { max_requests = 1000, ttl_s = 60.0 }"
+)]
+pub struct QueueFile {
+    /// Whoever finds so many waiting is answered 429.
+    pub max_requests: u32,
+    /// Whoever has waited so long is answered 503, seconds.
+    pub ttl_s: f64,
+}
+
+impl Default for QueueFile {
+    fn default() -> Self {
+        QueueFile { max_requests: 1_000, ttl_s: 60.0 }
+    }
 }
 
 impl AdmissionFile {
@@ -186,7 +213,7 @@ impl AdmissionFile {
 
 /// Pauses between tries.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "expected a table of pauses, such as { first_ms = 200.0 }")]
 pub struct BackoffFile {
     /// Before the second try, milliseconds.
     pub first_ms: f64,
@@ -206,7 +233,7 @@ impl Default for BackoffFile {
 
 /// What gateways do about tries that never began: the replica could not be reached, or died before the first token.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "expected a table, such as { attempts = 2 }")]
 pub struct RetriesFile {
     /// Tries after the first, each at another replica where there is one.
     pub attempts: u32,
@@ -223,7 +250,7 @@ impl RetriesFile {
 
 /// What clients put up with.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "expected a table, such as { retries = 2 }")]
 pub struct ClientsFile {
     /// How long they wait, by phase.
     pub timeout_s: TimeoutFile,
@@ -245,7 +272,11 @@ impl ClientsFile {
 
 /// How long clients wait for a try, seconds; for ever unless given.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    expecting = "expected a table of seconds by phase, such as { first_token = 10.0, whole = 120.0 }"
+)]
 pub struct TimeoutFile {
     /// For its first token.
     #[serde(skip_serializing_if = "Option::is_none")]

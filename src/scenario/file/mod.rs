@@ -7,13 +7,15 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+mod autoscaler;
 mod events;
 mod prediction;
 mod workload;
 
+pub use autoscaler::AutoscalerFile;
 pub use events::{
-    AdmissionFile, BackoffFile, ClientsFile, EventFile, EventKindFile, HealthFile, NeverWord, RestartFile,
-    RetriesFile, SpacingFile, TimeoutFile, WhomFile, WhomWord,
+    AdmissionFile, BackoffFile, ClientsFile, EventFile, EventKindFile, HealthFile, NeverWord, QueueFile,
+    RestartFile, RetriesFile, SpacingFile, TimeoutFile, WhomFile, WhomWord,
 };
 pub use prediction::{BucketValueFile, PredictionFile, PredictorFile};
 pub use workload::{
@@ -65,6 +67,9 @@ pub struct ScenarioFile {
     /// Delays between client, gateway and replica.
     #[serde(default)]
     pub network: NetworkFile,
+    /// Who says how many replicas there should be; nobody unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaler: Option<AutoscalerFile>,
     /// What befalls replicas.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<EventFile>,

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::{Fault, ReplicaKind, at_least_one, fault, not_negative, positive, span_ms, within_clock};
-use crate::fleet::admission::Admission;
+use crate::fleet::admission::{Admission, Queue};
 use crate::fleet::health::Health;
 use crate::fleet::incidents::{Back, Incident, What, When, Whom};
 use crate::fleet::patience::{Backoff, Patience, Retries};
 use crate::scenario::file::{
-    AdmissionFile, BackoffFile, ClientsFile, EventFile, EventKindFile, HealthFile, RestartFile, RetriesFile,
-    ScenarioFile, SpacingFile, WhomFile, WhomWord,
+    AdmissionFile, BackoffFile, ClientsFile, EventFile, EventKindFile, HealthFile, QueueFile, RestartFile,
+    RetriesFile, ScenarioFile, SpacingFile, WhomFile, WhomWord,
 };
 use crate::time::{Span, Time};
 
@@ -20,11 +20,11 @@ const LONGEST_DELAY_MS: f64 = 3_600_000.0;
 /// Whoever tries more often tries for ever.
 const MOST_TRIES: u32 = 100;
 
-fn span_s(path: &str, seconds: f64) -> Result<Span, Fault> {
+pub(super) fn span_s(path: &str, seconds: f64) -> Result<Span, Fault> {
     Ok(Span::from_s_f64(within_clock(path, not_negative(path, seconds)?)?))
 }
 
-fn positive_span_s(path: &str, seconds: f64) -> Result<Span, Fault> {
+pub(super) fn positive_span_s(path: &str, seconds: f64) -> Result<Span, Fault> {
     Ok(Span::from_s_f64(within_clock(path, positive(path, seconds)?)?))
 }
 
@@ -44,6 +44,15 @@ pub(super) fn health(file: &HealthFile) -> Result<Health, Fault> {
                 format!("expected 1 to 1000 checks, got {checks}"),
             ));
         }
+    }
+    let given = HealthFile::default();
+    let of_ejection = [
+        ("ejection_s", file.ejection_s != given.ejection_s),
+        ("most_ejected", file.most_ejected != given.most_ejected),
+    ];
+    if let (0, Some((key, _))) = (file.eject_after, of_ejection.into_iter().find(|(_, said)| *said)) {
+        return Err(fault(format!("router.health.{key}"), "says nothing, since nobody is ejected")
+            .help("set router.health.eject_after, or leave it out"));
     }
     Ok(Health {
         interval: positive_span_s("router.health.interval_s", file.interval_s)?,
@@ -76,12 +85,30 @@ pub(super) fn admission(file: &AdmissionFile) -> Result<Admission, Fault> {
         burst,
         most_per_replica: limit("most_per_replica", file.most_per_replica)?,
         most_in_flight: limit("most_in_flight", file.most_in_flight)?,
+        queue: file.queue.as_ref().map(queue).transpose()?,
+    })
+}
+
+fn queue(file: &QueueFile) -> Result<Queue, Fault> {
+    Ok(Queue {
+        max_requests: at_least_one("router.admission.queue.max_requests", file.max_requests)?,
+        ttl: positive_span_s("router.admission.queue.ttl_s", file.ttl_s)?,
     })
 }
 
 fn backoff(path: &str, file: &BackoffFile) -> Result<Backoff, Fault> {
     if !(1.0..=100.0).contains(&file.factor) {
         return Err(fault(format!("{path}.factor"), format!("expected 1 to 100, got {}", file.factor)));
+    }
+    let given = BackoffFile::default();
+    let of_pauses = [
+        ("factor", file.factor != given.factor),
+        ("longest_ms", file.longest_ms != given.longest_ms),
+        ("jitter", file.jitter != given.jitter),
+    ];
+    if let (true, Some((key, _))) = (file.first_ms == 0.0, of_pauses.into_iter().find(|(_, said)| *said)) {
+        return Err(fault(format!("{path}.{key}"), "says nothing, since there is no first pause")
+            .help(format!("set {path}.first_ms, or leave it out")));
     }
     Ok(Backoff {
         first: span_ms(&format!("{path}.first_ms"), file.first_ms)?,
@@ -140,7 +167,8 @@ pub(super) fn patience(file: &ClientsFile) -> Result<Patience, Fault> {
 
 /// What befalls the fleet by `[[events]]`.
 pub(super) fn incidents(file: &ScenarioFile, kinds: &[ReplicaKind]) -> Result<Arc<[Incident]>, Fault> {
-    let replicas = kinds.iter().map(|kind| kind.count as usize).sum();
+    let at_start: usize = kinds.iter().map(|kind| kind.count as usize).sum();
+    let replicas = file.autoscaler.as_ref().map_or(at_start, |scaled| scaled.max_replicas as usize);
     let events = file.events.iter().enumerate();
     let incidents =
         events.map(|(index, event)| incident(index, event, replicas)).collect::<Result<_, _>>()?;
@@ -284,14 +312,18 @@ fn refuse_contradictions(file: &ScenarioFile) -> Result<(), Fault> {
                 .help("let it restart, or let this happen sooner"));
             }
             let passes = [EventKindFile::SlowDown, EventKindFile::Network, EventKindFile::MetricsLost];
-            let until = at_s + event.for_s.unwrap_or(f64::INFINITY);
+            let until = event.for_s.map(|lasts_s| at_s + lasts_s);
             let both_slow = event.kind == other.kind && passes.contains(&event.kind);
-            if both_slow && (other_at_s < until) && (other_at_s > at_s || other_index > index) {
+            if both_slow
+                && until.is_none_or(|until| other_at_s < until)
+                && (other_at_s > at_s || other_index > index)
+            {
                 return Err(fault(
                     format!("events.{other_index}.at_s"),
                     format!(
-                        "the {} of event {index} on replica {number} lasts until {until} s",
-                        name(event.kind)
+                        "the {} of event {index} on replica {number} lasts {}",
+                        name(event.kind),
+                        until.map_or("for ever".into(), |until| format!("until {until} s"))
                     ),
                 )
                 .help("end the first with for_s, or let this begin later"));

@@ -13,6 +13,7 @@ use crate::fleet::admission::Admission;
 use crate::fleet::health::Health;
 use crate::fleet::incidents::{Incident, What, When, Whom};
 use crate::fleet::patience::{Patience, Retries};
+use crate::fleet::scaling::Scale;
 use crate::fleet::{End, Network};
 use crate::hardware::Placement;
 use crate::hardware::memory::KvCapacity;
@@ -26,6 +27,7 @@ use crate::workload::drawn::{Arrivals, Demand, Drawn};
 use crate::workload::predictor::Predictor;
 use crate::workload::shape::Shape;
 
+mod autoscaler;
 mod classes;
 mod events;
 mod lengths;
@@ -76,6 +78,8 @@ pub struct Scenario {
     pub patience: Patience,
     /// What befalls replicas.
     pub incidents: Arc<[Incident]>,
+    /// Who says how many replicas there should be.
+    pub autoscaler: Option<AutoscalerPlan>,
     /// Limits of a good request.
     pub goodput: Objectives,
     /// Classes of requests by name, and what each must meet; empty if all are alike.
@@ -92,20 +96,22 @@ impl Scenario {
         [self.p99, self.goodput].into_iter().find(|limits| *limits != Objectives::default())
     }
 
-    /// Whether anything may befall its replicas, or anybody may give up or try again.
+    /// Whether anything may befall its replicas, anybody may give up, try again or wait at a gateway, or replicas come and go.
     pub fn has_bad_days(&self) -> bool {
         let gives_up = self.patience.first_token.is_some() || self.patience.whole.is_some();
-        !self.plan().is_empty() || gives_up || self.patience.retries > 0 || self.retries.attempts > 0
+        let tries_again = self.patience.retries > 0 || self.retries.attempts > 0;
+        let waits = self.admission.queue.is_some();
+        !self.plan().is_empty() || gives_up || tries_again || waits || self.autoscaler.is_some()
     }
 
     /// What befalls its replicas: those that are slow from the start, and the events that are of replicas it has.
     pub fn plan(&self) -> Arc<[Incident]> {
-        let slow = self.each_replica().enumerate().filter(|(_, kind)| kind.pace_per_mille != 1_000);
+        let slow = self.each_lane().enumerate().filter(|(_, kind)| kind.pace_per_mille != 1_000);
         let slow = slow.map(|(server, kind)| Incident {
             when: When::At(Time::ZERO),
             what: What::SlowDown { whom: Whom::One(server), per_mille: kind.pace_per_mille, lasts: None },
         });
-        let replicas = self.each_replica().count();
+        let replicas = self.each_lane().count();
         let events = self.incidents.iter().filter(|incident| match incident.what.whom() {
             Some(Whom::One(server)) => server < replicas,
             _ => true,
@@ -118,6 +124,7 @@ impl Scenario {
     pub fn undisturbed(&self) -> Scenario {
         Scenario {
             incidents: Arc::new([]),
+            autoscaler: None,
             admission: Admission::default(),
             patience: Patience::default(),
             retries: Retries::default(),
@@ -129,6 +136,16 @@ impl Scenario {
     /// Every replica's kind, in the order of their numbers.
     pub fn each_replica(&self) -> impl Iterator<Item = &ReplicaKind> {
         self.replicas.iter().flat_map(|kind| std::iter::repeat_n(kind, kind.count as usize))
+    }
+
+    /// The kind of every replica that there may be: an autoscaler may order more than there are at the start.
+    pub fn each_lane(&self) -> impl Iterator<Item = &ReplicaKind> {
+        let at_start = self.replicas.iter().map(|kind| kind.count).sum::<u32>();
+        let most = self.autoscaler.as_ref().map_or(0, |plan| plan.scale.most);
+        let more = self.replicas.last().into_iter();
+        self.each_replica().chain(
+            more.flat_map(move |kind| std::iter::repeat_n(kind, most.saturating_sub(at_start) as usize)),
+        )
     }
 
     /// When requests that are in the statistics are sent.
@@ -210,6 +227,17 @@ impl ReplicaKind {
     }
 }
 
+/// An autoscaler as run.
+#[derive(Clone, Debug)]
+pub struct AutoscalerPlan {
+    /// Its name.
+    pub policy: &'static str,
+    /// Its parameters.
+    pub parameters: toml::Table,
+    /// Its limits and its surroundings.
+    pub scale: Scale,
+}
+
 /// The router as run.
 #[derive(Clone, Debug)]
 pub struct RouterPlan {
@@ -256,11 +284,16 @@ fn fault(path: impl Into<String>, message: impl Into<String>) -> Fault {
     Fault { path: path.into(), message: message.into(), help: None }
 }
 
+/// A number as a person would write it: nobody reads three hundred digits.
+fn shown(value: f64) -> String {
+    if value.abs() < 1e15 { format!("{value}") } else { format!("{value:e}") }
+}
+
 fn positive(path: &str, value: f64) -> Result<f64, Fault> {
     if value.is_finite() && value > 0.0 {
         Ok(value)
     } else {
-        Err(fault(path, format!("expected a number above 0, got {value}")))
+        Err(fault(path, format!("expected a number above 0, got {}", shown(value))))
     }
 }
 
@@ -268,7 +301,7 @@ fn not_negative(path: &str, value: f64) -> Result<f64, Fault> {
     if value.is_finite() && value >= 0.0 {
         Ok(value)
     } else {
-        Err(fault(path, format!("expected 0 or a number above it, got {value}")))
+        Err(fault(path, format!("expected 0 or a number above it, got {}", shown(value))))
     }
 }
 
@@ -289,9 +322,12 @@ fn within_clock(path: &str, seconds: f64) -> Result<f64, Fault> {
     if seconds <= LONGEST_S {
         Ok(seconds)
     } else {
-        Err(fault(path, format!("expected at most {LONGEST_S} s, got {seconds}")))
+        Err(fault(path, format!("expected at most {LONGEST_S} s, got {}", shown(seconds))))
     }
 }
+
+/// Most replicas of a fleet.
+const MOST_REPLICAS: u32 = 100_000;
 
 /// A window below this holds no request worth a percentile.
 const SHORTEST_WINDOW_S: f64 = 0.01;
@@ -356,10 +392,10 @@ pub(in crate::scenario) fn resolve(file: &ScenarioFile, folder: &Path) -> Result
     for (index, kind) in file.replicas.iter().enumerate() {
         kinds.push(replicas::replica_kind(index, kind, folder, &mut marks)?);
     }
-    let most = 100_000;
-    if kinds.iter().map(|kind| u64::from(kind.count)).sum::<u64>() > most {
-        return Err(fault("replicas.0.count", format!("expected at most {most} replicas in all")));
+    if kinds.iter().map(|kind| u64::from(kind.count)).sum::<u64>() > u64::from(MOST_REPLICAS) {
+        return Err(fault("replicas.0.count", format!("expected at most {MOST_REPLICAS} replicas in all")));
     }
+    let autoscaler = autoscaler::autoscaler(file)?;
     let router = router::router(file, folder, &mut marks)?;
     let predictor = prediction::predictor(file, &workload)?;
     let network = &file.network;
@@ -390,6 +426,7 @@ pub(in crate::scenario) fn resolve(file: &ScenarioFile, folder: &Path) -> Result
         retries: events::retries(&file.router.retries)?,
         patience: events::patience(&file.clients)?,
         incidents,
+        autoscaler,
         goodput,
         classes: classes::objectives(file, goodput)?,
         p99: limits("slo.p99", &file.slo.p99)?,

@@ -98,7 +98,7 @@ pub(super) fn router(
     inline_scripts(&mut parameters, folder)?;
     let built = policies::build(&router.policy, &parameters, Seed(0), 0).map_err(|error| match error {
         PolicyError::Unknown { name } => unknown("router.policy", &name),
-        PolicyError::Parameters { reason, .. } => parameter_fault(&reason),
+        PolicyError::Parameters { reason, .. } => parameter_fault("router.parameters", &reason),
     })?;
     if built.sight().clairvoyant {
         marks.push(format!(
@@ -151,19 +151,19 @@ pub(super) fn router(
     })
 }
 
-/// A mistake in a policy's parameters: at the key, and with the nearest name, where serde says which key it is.
-fn parameter_fault(reason: &str) -> Fault {
+/// A mistake in a policy's parameters, which stand at `table`: at the key, and with the nearest name, where serde says which key it
+/// is.
+pub(super) fn parameter_fault(table: &str, reason: &str) -> Fault {
     let quoted: Vec<&str> = reason.split('`').skip(1).step_by(2).collect();
     let known = ["unknown field", "unknown variant"].iter().any(|start| reason.starts_with(start));
     match quoted.split_first() {
         Some((wrong, all)) if known && !all.is_empty() => {
             let what = if reason.starts_with("unknown field") { "key" } else { "value" };
-            let path =
-                if what == "key" { format!("router.parameters.{wrong}") } else { "router.parameters".into() };
+            let path = if what == "key" { format!("{table}.{wrong}") } else { table.into() };
             fault(path, format!("unknown {what} `{wrong}`")).help(nearest_or_all(wrong, all))
         }
-        Some((named, _)) if reason.starts_with('`') => fault(format!("router.parameters.{named}"), reason),
-        _ => fault("router.parameters", reason),
+        Some((named, _)) if reason.starts_with('`') => fault(format!("{table}.{named}"), reason),
+        _ => fault(table, reason),
     }
 }
 

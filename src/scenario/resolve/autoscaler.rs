@@ -1,0 +1,80 @@
+//! The autoscaler: its limits, and its parameters checked by making one.
+
+use super::events::{positive_span_s, span_s};
+use super::router::parameter_fault;
+use super::{AutoscalerPlan, Fault, MOST_REPLICAS, fault};
+use crate::autoscaler::{self, AUTOSCALERS, AutoscalerError};
+use crate::fleet::scaling::Scale;
+use crate::scenario::error::nearest_or_all;
+use crate::scenario::file::ScenarioFile;
+use crate::time::Span;
+
+/// Whoever decides more often than this decides on noise, and a run never ends.
+const SHORTEST_INTERVAL: Span = Span::from_ms(100);
+
+pub(super) fn autoscaler(file: &ScenarioFile) -> Result<Option<AutoscalerPlan>, Fault> {
+    let Some(written) = &file.autoscaler else { return Ok(None) };
+    let info = autoscaler::find(&written.policy).map_err(|error| {
+        let known: Vec<&str> = AUTOSCALERS.iter().map(|info| info.name).collect();
+        fault("autoscaler.policy", error.to_string()).help(format!(
+            "{} (`tailcast list autoscalers` shows all)",
+            nearest_or_all(&written.policy, &known)
+        ))
+    })?;
+    if let Err(error) = (info.build)(&written.parameters) {
+        return Err(match error {
+            AutoscalerError::Range { key, message } => fault(format!("autoscaler.parameters.{key}"), message),
+            error => parameter_fault("autoscaler.parameters", &error.to_string()),
+        });
+    }
+    let [kind] = &file.replicas[..] else {
+        return Err(fault("autoscaler", "scales replicas that are alike, and there are several kinds")
+            .help("leave one [[replicas]] table"));
+    };
+    let (least, most) = (written.min_replicas, written.max_replicas);
+    if !(1..=MOST_REPLICAS).contains(&most) {
+        let message = format!("expected 1 to {MOST_REPLICAS} replicas, got {most}");
+        return Err(fault("autoscaler.max_replicas", message));
+    }
+    if least > most {
+        return Err(fault("autoscaler.min_replicas", format!("is more than max_replicas = {most}")));
+    }
+    if least == 0 && info.name == "hpa" {
+        return Err(fault(
+            "autoscaler.min_replicas",
+            "an HPA never leaves 0, since nobody is there to measure",
+        )
+        .help("min_replicas = 1, or policy = \"keda\""));
+    }
+    if !(least..=most).contains(&kind.count) {
+        return Err(fault(
+            "replicas.0.count",
+            format!(
+                "{} replicas at the start are not within min_replicas = {least} and max_replicas = {most}",
+                kind.count
+            ),
+        ));
+    }
+    let at_least_the_shortest = |key: &str, seconds: f64| {
+        let path = format!("autoscaler.{key}");
+        let span = positive_span_s(&path, seconds)?;
+        match span >= SHORTEST_INTERVAL {
+            true => Ok(span),
+            false => Err(fault(path, format!("expected at least 0.1 s, got {seconds}"))),
+        }
+    };
+    let interval = written.interval_s.map(|seconds| at_least_the_shortest("interval_s", seconds));
+    Ok(Some(AutoscalerPlan {
+        policy: info.name,
+        parameters: written.parameters.clone(),
+        scale: Scale {
+            initial: kind.count,
+            least,
+            most,
+            interval: interval.transpose()?.unwrap_or(info.default_interval),
+            scrape_interval: at_least_the_shortest("scrape_interval_s", written.scrape_interval_s)?,
+            node_start_up: span_s("autoscaler.node_start_up_s", written.node_start_up_s)?,
+            grace: span_s("autoscaler.grace_s", written.grace_s)?,
+        },
+    }))
+}
