@@ -74,7 +74,7 @@ impl Hpa {
             return reading.wanted;
         }
         let sum = self.metric.sum(reading.gauges);
-        let within = |ratio: f64| (ratio - 1.0).abs() <= self.tolerance;
+        let within = |ratio: f64| is_within(ratio, self.tolerance);
         let ratio = sum / told / self.target;
         if silent == 0.0 {
             return if within(ratio) { reading.wanted } else { whole(ratio * told) };
@@ -88,6 +88,11 @@ impl Hpa {
             if with_silent < 1.0 { recommended > reading.wanted } else { recommended < reading.wanted };
         if within(with_silent) || turned || against { reading.wanted } else { recommended }
     }
+}
+
+/// Whether a metric over its target is near enough to 1.
+pub(super) fn is_within(ratio: f64, tolerance: f64) -> bool {
+    (1.0 - tolerance..=1.0 + tolerance).contains(&ratio)
 }
 
 /// A share by which a metric may miss its target.

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::behavior::{Behavior, Pace};
-use super::hpa::tolerance;
+use super::hpa::{is_within, tolerance};
 use super::{
     Autoscaler, AutoscalerError, AutoscalerInfo, Metric, Reading, parameters, positive, seconds, whole,
 };
@@ -113,7 +113,7 @@ impl Autoscaler for Keda {
             (_, false) if reading.now - self.active_at >= self.cooldown => 0,
             (wanted, _) => {
                 let ratio = sum / (self.threshold * f64::from(wanted));
-                let recommended = match (ratio - 1.0).abs() <= self.tolerance {
+                let recommended = match is_within(ratio, self.tolerance) {
                     true => wanted,
                     false => whole(sum / self.threshold).max(1),
                 };
