@@ -32,6 +32,8 @@ pub struct Gpu {
     pub fp8_tflops: Option<f64>,
     /// Streaming multiprocessors (or compute units).
     pub sm_count: u32,
+    /// Thermal design power, in watts.
+    pub tdp_w: Option<f64>,
     /// The card whose measured matrix products stand for this one's; none where no near one was measured.
     pub gemm_coefficients: Option<String>,
     /// The card whose measured attention stands for this one's.

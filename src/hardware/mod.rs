@@ -1,7 +1,8 @@
 //! Hardware: GPUs and models from the catalogue, and what follows from them (weights, KV bytes, blocks).
 //!
 //! Knows facts (data files beside this one, each row with its source), vLLM's defaults and how vLLM resolves the
-//! number of KV-cache blocks. Does not know how long anything takes ([`crate::step_time`]), nor what is scheduled.
+//! number of KV-cache blocks; rules of thumb of start-up and power. Does not know how long a step takes
+//! ([`crate::step_time`]), nor what is scheduled.
 
 pub mod catalogue;
 pub mod coefficients;
@@ -10,6 +11,7 @@ pub mod defaults;
 pub mod gpus;
 pub mod memory;
 pub mod models;
+pub mod power;
 pub mod start_up;
 
 pub use catalogue::CatalogueError;

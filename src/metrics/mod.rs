@@ -6,6 +6,7 @@
 mod aftermath;
 mod bad_day;
 mod class;
+mod cost;
 mod crowd;
 pub mod distribution;
 pub mod histogram;
@@ -18,6 +19,7 @@ pub mod windows;
 pub use aftermath::{Aftermath, aftermath};
 pub use bad_day::{BadDay, IncidentSummary};
 pub use class::ClassSummary;
+pub use cost::Cost;
 pub use distribution::{Distribution, Distributions};
 pub use histogram::Histogram;
 pub use lane::{LaneStats, TimelinePoint};

@@ -1,10 +1,10 @@
 //! What an autoscaler did, in numbers.
 //!
-//! Knows how many replicas there were when, and what they cost. Does not know why.
+//! Knows how many replicas there were when. Does not know why.
 
 use serde::Serialize;
 
-/// How many replicas there were, and what they cost. Warm-up and cool-down are included.
+/// How many replicas there were. Warm-up and cool-down are included.
 #[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Scaling {
     /// Replicas paid for, from their orders to their ends, in the mean over the run.
@@ -19,12 +19,6 @@ pub struct Scaling {
     pub downs: u32,
     /// Hours of replicas, from their orders to their ends.
     pub replica_hours: f64,
-    /// What these cost, US dollars; none where the catalogue has no price of the card.
-    pub usd: Option<f64>,
-    /// The same for a million output tokens of whole answers.
-    pub usd_per_million_output_tokens: Option<f64>,
-    /// The same for a thousand requests that met every objective of `[slo.goodput]`.
-    pub usd_per_thousand_good_requests: Option<f64>,
     /// Every change, in order of time; the first is the start.
     pub changes: Vec<ScalingChange>,
 }
@@ -65,9 +59,6 @@ mod tests {
             ups: 1,
             downs: 1,
             replica_hours: 0.0,
-            usd: None,
-            usd_per_million_output_tokens: None,
-            usd_per_thousand_good_requests: None,
             changes: vec![change(0.0, 2), change(10.0, 4), change(30.0, 1)],
         };
         assert_eq!(scaling.mean_ready(0.0, 20.0), 3.0);

@@ -8,7 +8,7 @@ use super::class::{ClassSummary, ClassTally};
 use super::crowd::Crowd;
 use super::lane::{LaneStats, median_batch};
 use super::quantile::{Quantiles, Sample};
-use super::{BadDay, Distributions, Histogram, Scaling, TimelinePoint};
+use super::{BadDay, Cost, Distributions, Histogram, Scaling, TimelinePoint};
 use crate::request::{Finish, Outcome};
 use crate::signals::Signals;
 use crate::time::{Span, Time};
@@ -143,6 +143,10 @@ pub struct RunSummary {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default)]
     pub bad_day: Option<BadDay>,
+    /// What the fleet cost, in money and energy; absent where nobody asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(default)]
+    pub cost: Option<Cost>,
     /// What an autoscaler did; absent where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default)]
@@ -327,6 +331,7 @@ impl Collector {
             classes: std::mem::take(&mut self.classes).into_iter().map(ClassTally::summarise).collect(),
             replicas: self.by_replica(lanes, ended),
             bad_day: None,
+            cost: None,
             scaling: None,
             distributions,
         }

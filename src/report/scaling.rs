@@ -1,14 +1,13 @@
-//! What autoscalers did, as text: a row a contender, and the first one's changes.
+//! What autoscalers did and what fleets cost, as text: a row a contender, and changes of the best that made any.
 
 use super::table::{Table, number, number_or_dash};
-use crate::metrics::{RunSummary, Scaling};
+use crate::metrics::{Cost, RunSummary, Scaling};
 use crate::study::compare::Comparison;
-use crate::study::ranking::Ranked;
 
 /// Above so many changes a list of them says nothing.
 const MOST_LINES: usize = 16;
 
-/// A row a contender that has an autoscaler; none where nobody has.
+/// A row a contender; none where all have the same fleet.
 pub(super) fn table(comparison: &Comparison) -> Option<Table> {
     let head = [
         "name",
@@ -17,32 +16,50 @@ pub(super) fn table(comparison: &Comparison) -> Option<Table> {
         "most up",
         "ups",
         "downs",
-        "replica hours",
-        "$",
+        "$ / hour",
         "$ / 10^6 output tokens",
         "$ / 1000 good requests",
+        "kW",
+        "kWh / 10^6 output tokens",
     ];
-    let has_one = |ranked: &&Ranked| ranked.repetitions[0].scaling.is_some();
-    comparison.ranking.iter().find(has_one)?;
+    if !costs_differ(comparison) {
+        return None;
+    }
     let mut table = Table::new(&head, 1);
-    for ranked in comparison.ranking.iter().filter(has_one) {
-        let of = |part: &dyn Fn(&Scaling) -> Option<f64>| {
-            number_or_dash(ranked.mean(|summary: &RunSummary| summary.scaling.as_ref().and_then(part)))
+    for ranked in &comparison.ranking {
+        let scaled = |part: &dyn Fn(&Scaling) -> f64| {
+            number_or_dash(ranked.mean(|summary: &RunSummary| summary.scaling.as_ref().map(part)))
+        };
+        let costs = |part: &dyn Fn(&Cost) -> Option<f64>| {
+            number_or_dash(ranked.mean(|summary: &RunSummary| summary.cost.as_ref().and_then(part)))
+        };
+        let replicas = match ranked.repetitions[0].scaling {
+            Some(_) => scaled(&|scaling| scaling.mean_replicas),
+            None => ranked.repetitions[0].replicas.len().to_string(),
         };
         table.row(vec![
             ranked.name.clone(),
-            of(&|scaling| Some(scaling.mean_replicas)),
-            of(&|scaling| Some(f64::from(scaling.least_ready))),
-            of(&|scaling| Some(f64::from(scaling.most_ready))),
-            of(&|scaling| Some(f64::from(scaling.ups))),
-            of(&|scaling| Some(f64::from(scaling.downs))),
-            of(&|scaling| Some(scaling.replica_hours)),
-            of(&|scaling| scaling.usd),
-            of(&|scaling| scaling.usd_per_million_output_tokens),
-            of(&|scaling| scaling.usd_per_thousand_good_requests),
+            replicas,
+            scaled(&|scaling| f64::from(scaling.least_ready)),
+            scaled(&|scaling| f64::from(scaling.most_ready)),
+            scaled(&|scaling| f64::from(scaling.ups)),
+            scaled(&|scaling| f64::from(scaling.downs)),
+            costs(&|cost| cost.usd_per_hour),
+            costs(&|cost| cost.usd_per_million_output_tokens),
+            costs(&|cost| cost.usd_per_thousand_good_requests),
+            costs(&|cost| cost.watts.map(|watts| watts / 1e3)),
+            costs(&|cost| cost.kwh_per_million_output_tokens),
         ]);
     }
     Some(table)
+}
+
+/// Whether replicas come and go, or contenders have fleets of different prices: else all cost the same.
+fn costs_differ(comparison: &Comparison) -> bool {
+    let firsts = || comparison.ranking.iter().map(|ranked| &ranked.repetitions[0]);
+    let price = |summary: &RunSummary| summary.cost.as_ref().and_then(|cost| cost.usd_per_hour);
+    let first = firsts().next().and_then(price);
+    firsts().any(|summary| summary.scaling.is_some() || price(summary) != first)
 }
 
 /// How the number of replicas changed in the first repetition of the best contender under which it did.

@@ -77,6 +77,9 @@ pub fn rows(
         let usd: Option<f64> =
             kinds.iter().map(|kind| Some(kind.usd_per_hour()? * f64::from(kind.count))).sum();
         for (repetition, summary) in ranked.repetitions.iter().enumerate() {
+            // Where replicas come and go, the mean of the run is what it cost.
+            let scaled = summary.scaling.as_ref().and(summary.cost.as_ref());
+            let usd = scaled.map_or(usd, |cost| cost.usd_per_hour);
             let row = row(ranked, summary, comparison, repetition, replicas, usd);
             let keys = std::iter::once(cell.to_string()).chain(values.iter().cloned());
             writer.write_record(keys.chain(row))?;

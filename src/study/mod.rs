@@ -3,7 +3,7 @@
 //! Knows repetitions, variants and their comparison. Does not know how results are shown.
 //!
 //! - [`mod@run`]: one scenario, one repetition
-//! - `bad_day`, `scaling`: what befell a run, and what its autoscaler did
+//! - `bad_day`, `scaling`, `cost`: what befell a run, what its autoscaler did, and what that cost
 //! - [`batches`]: intervals from one long run
 //! - [`mod@regret`]: each decision against the truth
 //! - [`saturation`]: what the fleet can bear at most
@@ -22,6 +22,7 @@ mod bad_day;
 pub mod batches;
 pub mod capacity;
 pub mod compare;
+mod cost;
 pub mod load_curve;
 pub mod mix;
 pub mod ranking;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::bad_day::bad_day;
+use super::cost::cost;
 use super::scaling::scaling;
 use crate::autoscaler::{self, AutoscalerError};
 use crate::fleet::{Delivery, Fleet, FleetConfig};
@@ -16,6 +17,7 @@ use crate::request::{Outcome, RequestId};
 use crate::router::characters::ByCharacters;
 use crate::router::{PolicyError, Router, policies};
 use crate::scenario::{Scenario, Workload};
+use crate::time::Time;
 use crate::trace::{self, ReadOptions, Trace, TraceError};
 use crate::workload::drawn::moments;
 use crate::workload::replay::{Replay, repeated, restarted};
@@ -350,11 +352,16 @@ pub fn simulate_with(
         summary.bad_day =
             Some(bad_day(&ended.tally, &ended.happened, ended.at, (lost, timed_out), generated));
     }
+    let run_s = (ended.at - Time::ZERO).as_s();
+    let mut there_s = run_s;
     if let Some(book) = &ended.scaling {
-        summary.scaling = Some(scaling(book, ended.at, kinds[0].usd_per_hour(), &summary));
+        summary.scaling = Some(scaling(book, ended.at));
+        there_s = book.paid.as_s() / kinds.len() as f64;
         let busy_s: f64 = ended.observers.iter().map(|observer| observer.busy.as_s()).sum();
         summary.busy_share = busy_s / book.paid.as_s().max(f64::MIN_POSITIVE);
     }
+    let lanes: Vec<_> = kinds.iter().copied().zip(&ended.observers).collect();
+    summary.cost = Some(cost(&lanes, there_s, run_s, &summary));
     outcomes.sort_by_cached_key(|outcome| outcome.attempt);
     Ok(RunResult { summary, outcomes, deliveries: ended.deliveries, notes: Vec::new() })
 }

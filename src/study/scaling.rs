@@ -1,24 +1,12 @@
 //! What an autoscaler did, from the fleet's books to the summary.
 
 use crate::fleet::scaling::{Change, ScalingBook};
-use crate::metrics::{RunSummary, Scaling, ScalingChange};
+use crate::metrics::{Scaling, ScalingChange};
 use crate::time::Time;
 
-/// The books of a run that ended at `ended`, whose replicas cost so much an hour. Prices of tokens and requests are those
-/// at the run's mean cost an hour, so that a warm-up is not charged to what came after it.
-pub(super) fn scaling(
-    book: &ScalingBook,
-    ended: Time,
-    usd_per_hour: Option<f64>,
-    summary: &RunSummary,
-) -> Scaling {
-    let replica_hours = book.paid.as_s() / 3_600.0;
+/// The books of a run that ended at `ended`.
+pub(super) fn scaling(book: &ScalingBook, ended: Time) -> Scaling {
     let run_s = (ended - Time::ZERO).as_s();
-    let usd = usd_per_hour.map(|usd| usd * replica_hours);
-    let usd_for = |amount: f64, per_s: f64| match (usd, per_s * run_s) {
-        (Some(usd), all) if all > 0.0 => Some(usd / all * amount),
-        _ => None,
-    };
     let steps = |rises: bool| {
         let pairs = book.changes.windows(2);
         pairs.filter(move |pair| {
@@ -36,10 +24,7 @@ pub(super) fn scaling(
         most_ready: book.changes.iter().map(|change| change.ready).max().unwrap_or(0),
         ups: steps(true).count() as u32,
         downs: steps(false).count() as u32,
-        replica_hours,
-        usd,
-        usd_per_million_output_tokens: usd_for(1e6, summary.output_tokens_per_s),
-        usd_per_thousand_good_requests: usd_for(1e3, summary.goodput_requests_per_s),
+        replica_hours: book.paid.as_s() / 3_600.0,
         changes: book.changes.iter().map(change).collect(),
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use tailcast::hardware::gpu;
 use tailcast::metrics::{RunSummary, Scaling};
 use tailcast::request::{Finish, Outcome};
 use tailcast::scenario::Loaded;
@@ -90,10 +91,15 @@ fn replicas_are_paid_for_from_order_to_end() {
     let up: f64 = scaling.mean_ready(0.0, end_s) * end_s;
     let paid_s = scaling.replica_hours * 3_600.0;
     assert!((paid_s - up - 2.0 * 30.0).abs() < 1e-6, "{paid_s} {up}");
-    let usd = scaling.usd.unwrap();
-    let per_hour = usd / scaling.replica_hours;
-    assert!(per_hour > 0.5 && per_hour < 10.0, "{per_hour} $ an hour of an A100");
-    assert!((scaling.usd_per_million_output_tokens.unwrap() / (usd / 4_000.0 * 1e6) - 1.0).abs() < 0.01);
+    let cost = summary.cost.as_ref().unwrap();
+    let usd_per_hour = gpu("a100-80-sxm").unwrap().usd_per_hour.unwrap();
+    let usd = usd_per_hour * scaling.replica_hours;
+    assert!((cost.usd_per_hour.unwrap() - usd_per_hour * scaling.mean_replicas).abs() < 1e-9);
+    assert!((cost.usd_per_million_output_tokens.unwrap() / (usd / 4_000.0 * 1e6) - 1.0).abs() < 0.01);
+    // One sequence at a time: 3/7 of 400 W while it works, 60 W while nobody does.
+    let busy_s = summary.busy_share * paid_s;
+    let joules = 400.0 * 3.0 / 7.0 * busy_s + 60.0 * (paid_s - busy_s);
+    assert!((cost.watts.unwrap() * end_s / joules - 1.0).abs() < 1e-6, "{cost:?}");
 }
 
 /// Nobody is there: the first request waits at the gateway until KEDA has seen it and a replica is up and checked.
