@@ -63,6 +63,8 @@ pub struct FleetConfig {
     pub patience: Patience,
     /// What befalls replicas.
     pub incidents: Arc<[Incident]>,
+    /// So many of the replicas, the last ones, are machines without a process at the start: a deploy may start one there.
+    pub spare: usize,
     /// When it ends.
     pub end: End,
     /// For poll phases.
@@ -84,6 +86,7 @@ impl Default for FleetConfig {
             retries: Retries::default(),
             patience: Patience::default(),
             incidents: Arc::new([]),
+            spare: 0,
             end: End::Drain,
             seed: Seed(0),
             check: false,

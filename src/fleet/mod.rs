@@ -114,7 +114,7 @@ impl<O: Observer + Send> Fleet<O> {
     /// A fleet at time zero. Each replica comes with its observer and with what operators know of it.
     ///
     /// # Panics
-    /// If there is no replica or no gateway.
+    /// If there is no replica or no gateway, or more spare ones than replicas.
     pub fn new(config: FleetConfig, replicas: Vec<(Facts, O)>, routers: Vec<Box<dyn Router>>) -> Fleet<O> {
         assert!(!replicas.is_empty() && !routers.is_empty(), "a fleet has a replica and a gateway");
         let servers = replicas.len();
@@ -163,6 +163,7 @@ impl<O: Observer + Send> Fleet<O> {
             config,
         };
         fleet.plan(&plan);
+        (servers - fleet.config.spare..servers).for_each(|server| fleet.is_not_there(server));
         fleet
     }
 

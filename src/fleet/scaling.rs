@@ -114,9 +114,7 @@ impl<O: Observer + Send> Fleet<O> {
             book: ScalingBook::default(),
         });
         for server in (0..lanes).filter(|server| !is_up(*server)) {
-            self.deliver(server, Time::ZERO, Input::Control(Control::Crash));
-            self.processes[server].stage = Stage::Absent;
-            self.gateways.iter_mut().for_each(|gateway| gateway.roster.drains(server));
+            self.is_not_there(server);
         }
         self.note_change();
         // Nobody keeps the scraper and the autoscaler in step.
@@ -125,6 +123,13 @@ impl<O: Observer + Send> Fleet<O> {
         self.file_scaling(Time::ZERO + phase, Step::Scrape);
         self.file_scaling(Time::ZERO + scale.interval, Step::Scale);
         self
+    }
+
+    /// At the start there is no process here.
+    pub(super) fn is_not_there(&mut self, server: Server) {
+        self.deliver(server, Time::ZERO, Input::Control(Control::Crash));
+        self.processes[server].passes_to(Stage::Absent);
+        self.gateways.iter_mut().for_each(|gateway| gateway.roster.drains(server));
     }
 
     fn file_scaling(&mut self, at: Time, step: Step) {

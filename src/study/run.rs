@@ -314,6 +314,7 @@ pub fn simulate_with(
         retries: scenario.retries,
         patience: scenario.patience,
         incidents: scenario.plan(),
+        spare: scenario.spare_machines() as usize,
         end: scenario.end,
         seed,
         check,
@@ -353,7 +354,8 @@ pub fn simulate_with(
             Some(bad_day(&ended.tally, &ended.happened, ended.at, (lost, timed_out), generated));
     }
     let run_s = (ended.at - Time::ZERO).as_s();
-    let mut there_s = run_s;
+    // Machines that stand by for a deploy are on nobody's bill.
+    let mut there_s = run_s * scenario.each_replica().count() as f64 / kinds.len() as f64;
     if let Some(book) = &ended.scaling {
         summary.scaling = Some(scaling(book, ended.at));
         there_s = book.paid.as_s() / kinds.len() as f64;

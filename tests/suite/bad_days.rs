@@ -210,6 +210,31 @@ fn a_rolling_deploy_leaves_somebody_to_send_to() {
     assert_eq!(finished(&outcomes, Finish::Stop), 60);
 }
 
+/// A new one first: four are always there, and the last to go leaves its machine to nobody.
+#[test]
+fn a_surge_starts_new_ones_first() {
+    let deploy = "[[events]]\nkind = \"rolling-deploy\"\nat_s = 5.0\nrestart_s = 4.0\nsurge = 1\n[router.health]\ninterval_s = 0.5\n";
+    let (outcomes, day) = outcomes(&paced(deploy, 4));
+    assert_eq!(finished(&outcomes, Finish::Stop), 60);
+    let gone: Vec<_> = day.incidents.iter().filter(|incident| incident.replica.is_some()).collect();
+    assert_eq!(gone.iter().map(|incident| incident.replica.unwrap()).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    // Four seconds to start, half a second to be seen; then each goes within a second and a bit of being told.
+    assert!((9.0..=9.5).contains(&gone[0].at_s), "{gone:?}");
+    for pair in gone.windows(2) {
+        let left = pair[0].at_s + pair[0].over_after_s.unwrap();
+        assert!((4.0..=4.5).contains(&(pair[1].at_s - left)), "{pair:?}");
+    }
+    let used = |server: u32, from_s: f64| {
+        outcomes.iter().any(|outcome| outcome.replica == Some(server) && outcome.sent.as_s() > from_s)
+    };
+    // New ones run on the spare machine and on those of the first three.
+    assert!((0..5).all(|server| used(server, 35.0) != (server == 3)));
+    let whole = &day.incidents[0];
+    let last = gone.last().unwrap();
+    let over = last.at_s + last.over_after_s.unwrap();
+    assert!((whole.at_s + whole.over_after_s.unwrap() - over).abs() < 1e-9);
+}
+
 /// A replica that dies while it drains is started again, and the deploy goes on with the others.
 #[test]
 fn a_crash_does_not_stop_a_rolling_deploy() {
@@ -317,6 +342,16 @@ fn contradictions_are_refused_where_they_stand() {
             "[[events]]\nkind = \"rolling-deploy\"\nat_s = 1.0\nat_once = 3",
             "expected 1 to 2 replicas at a time",
         ),
+        (
+            "[[events]]\nkind = \"rolling-deploy\"\nat_s = 1.0\nat_once = 1\nsurge = 1",
+            "new replicas come first",
+        ),
+        ("[[events]]\nkind = \"rolling-deploy\"\nat_s = 1.0\nsurge = 0", "expected 1 to 1000"),
+        (
+            "[[events]]\nkind = \"rolling-deploy\"\nat_s = 1.0\nsurge = 1\nrestart_s = \"never\"",
+            "ready some time",
+        ),
+        ("[[events]]\nkind = \"drain\"\nreplica = 0\nat_s = 1.0\nsurge = 1", "says nothing of a drain"),
         (
             "[[events]]\nkind = \"crash\"\nreplica = 0\nat_s = 5.0\nrestart_s = \"never\"\n\
              [[events]]\nkind = \"drain\"\nreplica = 0\nat_s = 9.0",

@@ -54,7 +54,9 @@ fn incident() -> impl Strategy<Value = Incident> {
                 2 => What::Drain { whom, grace, back },
                 3 => What::Network { whom, delay: grace, lasts: lasts.map(Span::from_ms) },
                 4 => What::MetricsLost { whom, lasts: lasts.map(Span::from_ms) },
-                _ => What::RollingDeploy { at_once: 1 + per_mille % 2, grace, back },
+                _ => {
+                    What::RollingDeploy { at_once: 1 + per_mille % 2, surge: per_mille / 2 % 3, grace, back }
+                }
             }
         },
     );
@@ -192,7 +194,11 @@ type Storm = (Setting, Option<Scaled>);
 fn storm() -> impl Strategy<Value = Storm> {
     bad_day().prop_flat_map(|setting| {
         let servers = setting.servers;
-        (Just(setting), scaled(servers))
+        (Just(setting), scaled(servers), 0..servers.min(3)).prop_map(|(mut setting, scaled, spare)| {
+            // An autoscaler has its own that are not there.
+            setting.config.spare = if scaled.is_none() { spare } else { 0 };
+            (setting, scaled)
+        })
     })
 }
 
@@ -351,7 +357,7 @@ fn where_nothing_happens_nothing_changes() {
         let config = FleetConfig {
             incidents: Arc::new([Incident {
                 when: When::At(Time::ZERO + Span::from_s(7_200)),
-                what: What::RollingDeploy { at_once: 1, grace: Span::ZERO, back: Back::Started },
+                what: What::RollingDeploy { at_once: 1, surge: 0, grace: Span::ZERO, back: Back::Started },
             }]),
             patience: Patience { first_token: never, whole: never, retries: 3, ..Patience::default() },
             retries: Retries { attempts: 2, ..Retries::default() },

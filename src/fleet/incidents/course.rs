@@ -2,12 +2,12 @@
 //!
 //! Every order reaches the engine at its moment, so lanes need not be advanced for it; gateways learn by their own checks.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 
 use rand::RngExt;
 use rand_distr::Distribution;
 
+use super::rollout::Rollout;
 use super::{Back, Happened, Incident, What, When, Whom};
 use crate::agenda::Kind;
 use crate::fleet::{Fleet, Moment};
@@ -47,7 +47,9 @@ pub(in crate::fleet) struct Process {
     back: Back,
     /// The place in [`Incidents::happened`] of what brought it to its stage.
     happened: Option<usize>,
-    rollout: Option<usize>,
+    pub(super) rollout: Option<usize>,
+    /// Its machine is a new one's when it has gone.
+    pub(super) makes_room: bool,
 }
 
 impl Process {
@@ -68,6 +70,7 @@ impl Process {
             back: Back::Never,
             happened: None,
             rollout: None,
+            makes_room: false,
         }
     }
 
@@ -119,27 +122,13 @@ pub(in crate::fleet) enum Step {
     Scale,
 }
 
-/// A rolling deploy under way.
-#[derive(Clone, Debug)]
-struct Rollout {
-    what: What,
-    grace: Span,
-    back: Back,
-    /// Who is still to come.
-    queue: VecDeque<Server>,
-    /// How many drain, start or wait to be seen.
-    under_way: u32,
-    /// Its place in [`Incidents::happened`].
-    happened: usize,
-}
-
 /// The plan, and what became of it.
 #[derive(Debug, Default)]
 pub(in crate::fleet) struct Incidents {
     plan: Vec<Incident>,
     /// Of each incident of the plan.
     streams: Vec<Stream>,
-    rollouts: Vec<Rollout>,
+    pub(super) rollouts: Vec<Rollout>,
     pub(in crate::fleet) happened: Vec<Happened>,
     /// Whose process does not run.
     down: Vec<Server>,
@@ -168,7 +157,7 @@ impl<O: Observer + Send> Fleet<O> {
         }
     }
 
-    fn file(&mut self, at: Time, step: Step) {
+    pub(super) fn file(&mut self, at: Time, step: Step) {
         self.agenda.add(at, Kind::Incident, 0, Moment::Incident(step));
     }
 
@@ -272,14 +261,7 @@ impl<O: Observer + Send> Fleet<O> {
             What::Drain { whom, grace, back } => {
                 self.meant(index, whom).for_each(|server| self.drain(server, Some(what), grace, back, None));
             }
-            What::RollingDeploy { at_once, grace, back } => {
-                let happened = self.note(None, what);
-                let queue = (0..self.lanes.len()).collect();
-                let rollout = self.incidents.rollouts.len();
-                let under_way = at_once;
-                self.incidents.rollouts.push(Rollout { what, grace, back, queue, under_way, happened });
-                (0..at_once).for_each(|_| self.roll_on(rollout));
-            }
+            What::RollingDeploy { .. } => self.deploy(what),
         }
     }
 
@@ -322,7 +304,7 @@ impl<O: Observer + Send> Fleet<O> {
         }
     }
 
-    fn note(&mut self, server: Option<Server>, what: What) -> usize {
+    pub(super) fn note(&mut self, server: Option<Server>, what: What) -> usize {
         self.incidents.happened.push(Happened {
             at: self.now,
             server,
@@ -332,22 +314,6 @@ impl<O: Observer + Send> Fleet<O> {
             in_vain: false,
         });
         self.incidents.happened.len() - 1
-    }
-
-    /// One of a rolling deploy is done with. The next that is up is drained; who is down starts anew by itself.
-    fn roll_on(&mut self, rollout: usize) {
-        let Rollout { what, grace, back, happened, .. } = self.incidents.rollouts[rollout];
-        while let Some(server) = self.incidents.rollouts[rollout].queue.pop_front() {
-            if self.processes[server].stage == Stage::Up {
-                self.drain(server, Some(what), grace, back, Some(rollout));
-                return;
-            }
-        }
-        let under_way = &mut self.incidents.rollouts[rollout].under_way;
-        *under_way -= 1;
-        if *under_way == 0 {
-            self.incidents.happened[happened].over = Some(self.now);
-        }
     }
 
     /// Who is up drains; `what` is noted, if it is something that befell it.
@@ -399,7 +365,14 @@ impl<O: Observer + Send> Fleet<O> {
             Back::Started => Some(start_up),
             Back::After(span) => Some(span),
         };
-        let back = if self.is_gone(server) { None } else { back };
+        let makes_room = self.processes[server].makes_room;
+        let back = if self.is_gone(server) || makes_room { None } else { back };
+        if makes_room {
+            self.processes[server].passes_to(Stage::Absent);
+            if let Some(happened) = self.processes[server].happened.take() {
+                self.incidents.happened[happened].over = Some(self.now);
+            }
+        }
         match back {
             Some(back) => self.file(self.now + back, Step::Start { server, epoch }),
             None => self.goes_on_without(server),
@@ -410,8 +383,13 @@ impl<O: Observer + Send> Fleet<O> {
 
     /// Who never comes back holds no deploy up.
     pub(in crate::fleet) fn goes_on_without(&mut self, server: Server) {
+        let makes_room = std::mem::take(&mut self.processes[server].makes_room);
         if let Some(rollout) = self.processes[server].rollout.take() {
-            self.roll_on(rollout);
+            if makes_room {
+                self.room_for_new(server, rollout);
+            } else {
+                self.roll_on(rollout);
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use crate::router::Server;
 use crate::time::{Span, Time};
 
 mod course;
+mod rollout;
 
 pub(super) use course::{Incidents, Process, Stage, Step};
 
@@ -102,10 +103,13 @@ pub enum What {
         /// When the next process is ready.
         back: Back,
     },
-    /// Every replica is drained and started again, so many at a time, each in turn when gateways know that one before it is up.
+    /// Every replica is drained and started again, so many at a time, each in turn when gateways know that one before it, or one that
+    /// was started in its place, is up.
     RollingDeploy {
-        /// How many at a time.
+        /// How many go at a time; not where new ones come first.
         at_once: u32,
+        /// How many new ones are started first, on machines of their own: the fleet's spare ones, as far as there are any.
+        surge: u32,
         /// Longest wait for what is under way.
         grace: Span,
         /// When the next process is ready.

@@ -44,7 +44,11 @@ pub struct EventFile {
     /// terminationGracePeriodSeconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace_s: Option<f64>,
-    /// Rolling-deploy: replicas that are down or draining at a time; 1 unless given.
+    /// Rolling-deploy: new replicas that are started first, on machines of their own, and seen before an old one goes (maxSurge);
+    /// none unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub surge: Option<u32>,
+    /// Rolling-deploy: replicas that are down or draining at a time (maxUnavailable); 1 unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_once: Option<u32>,
 }

@@ -173,6 +173,7 @@ pub(super) fn incidents(file: &ScenarioFile, kinds: &[ReplicaKind]) -> Result<Ar
     let incidents =
         events.map(|(index, event)| incident(index, event, replicas)).collect::<Result<_, _>>()?;
     refuse_contradictions(file)?;
+    refuse_surges_without_machines(file)?;
     Ok(incidents)
 }
 
@@ -201,6 +202,7 @@ fn incident(index: usize, event: &EventFile, replicas: usize) -> Result<Incident
     belongs("for_s", event.for_s.is_some(), &[SlowDown, Network, MetricsLost])?;
     belongs("grace_s", event.grace_s.is_some(), &[Drain, RollingDeploy])?;
     belongs("at_once", event.at_once.is_some(), &[RollingDeploy])?;
+    belongs("surge", event.surge.is_some(), &[RollingDeploy])?;
     let whom = || match event.replica {
         None => Err(fault(format!("events.{index}"), format!("a {} needs a replica", name(kind)))
             .help("replica = 0, replica = \"any\" or replica = \"all\"")),
@@ -248,7 +250,7 @@ fn incident(index: usize, event: &EventFile, replicas: usize) -> Result<Incident
                 let message = format!("expected 1 to {replicas} replicas at a time, got {at_once}");
                 return Err(fault(path("at_once"), message));
             }
-            What::RollingDeploy { at_once, grace, back }
+            What::RollingDeploy { at_once, surge: event.surge.unwrap_or(0), grace, back }
         }
     };
     Ok(Incident { when: when(index, event)?, what })
@@ -288,6 +290,40 @@ fn when(index: usize, event: &EventFile) -> Result<When, Fault> {
         (Some(_), Some(_)) => Err(fault(path("every_s"), "an event happens at_s once, or every_s again")
             .help("leave one of the two out")),
     }
+}
+
+/// A surge needs machines: some, and of one kind.
+fn refuse_surges_without_machines(file: &ScenarioFile) -> Result<(), Fault> {
+    for (index, event) in file.events.iter().enumerate() {
+        let Some(surge) = event.surge else { continue };
+        let refuse =
+            |message: String, help: &str| Err(fault(format!("events.{index}.surge"), message).help(help));
+        if !(1..=1_000).contains(&surge) {
+            return refuse(
+                format!("expected 1 to 1000 new replicas at a time, got {surge}"),
+                "leave it out for none",
+            );
+        }
+        if event.at_once.is_some() {
+            return refuse(
+                "new replicas come first, so none goes before, and at_once says that some do".into(),
+                "leave one of the two out",
+            );
+        }
+        if file.replicas.len() > 1 {
+            return refuse(
+                "is of replicas that are alike, and there are several kinds".into(),
+                "leave one [[replicas]] table, or use at_once",
+            );
+        }
+        if file.autoscaler.is_some() {
+            return refuse("and an autoscaler would both order replicas".into(), "leave one of the two out");
+        }
+        if matches!(event.restart_s, Some(RestartFile::Word(_))) {
+            return refuse("needs new replicas that are ready some time".into(), "give restart_s in seconds");
+        }
+    }
+    Ok(())
 }
 
 /// Two troubles of one kind on one replica at a time, and what is planned for a replica that never comes back.

@@ -138,10 +138,22 @@ impl Scenario {
         self.replicas.iter().flat_map(|kind| std::iter::repeat_n(kind, kind.count as usize))
     }
 
-    /// The kind of every replica that there may be: an autoscaler may order more than there are at the start.
+    /// Machines that stand by for rolling deploys.
+    pub fn spare_machines(&self) -> u32 {
+        let surges = self.incidents.iter().map(|incident| match incident.what {
+            What::RollingDeploy { surge, .. } => surge,
+            _ => 0,
+        });
+        surges.max().unwrap_or(0)
+    }
+
+    /// The kind of every replica that there may be: an autoscaler or a deploy may start more than there are at the start.
     pub fn each_lane(&self) -> impl Iterator<Item = &ReplicaKind> {
         let at_start = self.replicas.iter().map(|kind| kind.count).sum::<u32>();
-        let most = self.autoscaler.as_ref().map_or(0, |plan| plan.scale.most);
+        let most = match &self.autoscaler {
+            Some(plan) => plan.scale.most,
+            None => at_start + self.spare_machines(),
+        };
         let more = self.replicas.last().into_iter();
         self.each_replica().chain(
             more.flat_map(move |kind| std::iter::repeat_n(kind, most.saturating_sub(at_start) as usize)),
