@@ -43,7 +43,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
         let comparison = compare(contenders, &mut traces, Repetitions::Fixed, false, Keep::Outcomes, &ran)?;
         let best = &comparison.ranking[0].name;
         let which = contenders.iter().position(|contender| contender.name == *best).unwrap_or(0);
-        let curve = match arguments.no_load_curve {
+        let curve = match arguments.no_load_curve || contenders[which].scenario.has_bad_days() {
             true => Vec::new(),
             false => at_other_rates(contenders, &mut traces, comparison.standing.load, &ran)?,
         };

@@ -138,9 +138,7 @@ impl<O: Observer + Send> Fleet<O> {
 
     /// The number of replicas has changed, or of those that are up.
     pub(super) fn note_change(&mut self) {
-        let ready =
-            self.processes.iter().filter(|process| process.stage != Stage::Absent && process.answers());
-        let ready = ready.count() as u32;
+        let ready = self.processes.iter().filter(|process| process.answers()).count() as u32;
         let Some(scaling) = &mut self.scaling else { return };
         let change = Change { at: self.now, wanted: scaling.wanted, ready };
         let changes = &mut scaling.book.changes;

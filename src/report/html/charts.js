@@ -167,7 +167,7 @@
       const lines = data.load.lines.map((line) => line.points);
       const name = data.load.is_load ? "load, % of what the fleet can bear" : "requests offered a second";
       chart(figure, lines, {
-        label: "E2E P99 against load", empty: "The workload has no rate that could be changed.",
+        label: "E2E P99 against load", empty: data.load.empty,
         x: { kind: "linear", tell: plain, name }, y: { kind: "log", tell: time },
         rings: data.load.lines.map((line, index) => [index, line.knee]),
         tell: ([load, ms]) => `${time(ms)} at ${plain(load)}${data.load.is_load ? " %" : "/s"}`,
@@ -201,7 +201,7 @@
 
   // Parts of a latency, stacked, one bar a group of requests.
   function bars(figure, groups) {
-    if (!groups) return nothing(figure, "No request got an answer.");
+    if (!groups) return nothing(figure, data.tail_empty);
     const height = 34, gap = 16, left = 140, names = data.tail.parts;
     const used = names.map((_, part) => part).filter((part) => groups.some(([, parts]) => Math.abs(parts[part]) >= 0.005));
     const legend = 20 * Math.ceil(used.length / 2) + 12;

@@ -202,8 +202,8 @@ fn intervals_html(comparison: &Comparison) -> String {
 fn tail_html(report: &Report<'_>) -> String {
     let Some(explanation) = report.explanation else {
         return paragraph(
-            "Requests of scenarios with events, timeouts or retries are not divided into parts yet: leave these out to see what \
-             an undisturbed day is made of.",
+            "Requests of scenarios with events, timeouts, retries, queues or autoscalers are not divided into parts yet: leave these \
+             out to see what an undisturbed day is made of.",
         );
     };
     let first = &report.comparison.ranking[0].name;
@@ -231,7 +231,7 @@ fn tail_html(report: &Report<'_>) -> String {
 
 fn load_html(report: &Report<'_>) -> String {
     if report.load_curve.is_empty() {
-        return paragraph("The workload has no rate of its own that could be changed.");
+        return String::new();
     }
     let names: Vec<&str> = report.load_curve[0].e2e_p99_ms.iter().map(|(name, _)| name.as_str()).collect();
     let head = [&["requests/s", "load %"], &names[..]].concat();
@@ -256,8 +256,9 @@ fn data(report: &Report<'_>) -> Value {
         "ttft_cdf": ranking.iter().map(|ranked| curve(ranked, Outcome::ttft)).collect::<Vec<_>>(),
         "windows": ranking.iter().map(over_time).collect::<Vec<_>>(),
         "replicas": ranking.iter().map(replicas).collect::<Vec<_>>(),
-        "load": load(report.load_curve, ranking),
+        "load": load(report, ranking),
         "tail": tail(report.explanation),
+        "tail_empty": if report.explanation.is_some() { "No request got an answer." } else { "Not divided into parts." },
         "limits": {
             "ttft_ms": report.scenario.p99.ttft.map(Span::as_ms),
             "e2e_ms": report.scenario.p99.e2e.map(Span::as_ms),
@@ -339,7 +340,14 @@ fn replicas(ranked: &Ranked) -> Value {
 }
 
 /// A curve a contender, with its knee marked.
-fn load(points: &[LoadPoint], ranking: &[Ranked]) -> Value {
+fn load(report: &Report<'_>, ranking: &[Ranked]) -> Value {
+    let points = report.load_curve;
+    let empty = match report.scenario.has_bad_days() {
+        true => "Something happens on this day, and at another rate it would be another day: no curve.",
+        false => {
+            "No curve: none was asked for, or the workload has no rate of its own that could be changed."
+        }
+    };
     let line = |ranked: &Ranked| {
         let of = |point: &LoadPoint| {
             let ms = point.e2e_p99_ms.iter().find(|(name, _)| *name == ranked.name)?.1?;
@@ -350,7 +358,7 @@ fn load(points: &[LoadPoint], ranking: &[Ranked]) -> Value {
         json!({"points": points, "knee": knee(&points).map(|place| points[place])})
     };
     let is_load = points.first().is_some_and(|point| point.load.is_some());
-    json!({"is_load": is_load, "lines": ranking.iter().map(line).collect::<Vec<_>>()})
+    json!({"empty": empty, "is_load": is_load, "lines": ranking.iter().map(line).collect::<Vec<_>>()})
 }
 
 /// Parts of the latency by group of requests.
