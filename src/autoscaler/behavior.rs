@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AutoscalerError, seconds};
+use super::{AutoscalerError, LONGEST_WINDOW_S, Reading, seconds};
 use crate::time::{Span, Time};
 
 /// `spec.behavior`.
@@ -61,16 +61,27 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new(behavior: Behavior) -> Result<Pace, AutoscalerError> {
+        for (pods, percent, key) in [
+            (behavior.scale_up_pods, behavior.scale_up_percent, "behavior.scale_up_percent"),
+            (behavior.scale_down_pods, behavior.scale_down_percent, "behavior.scale_down_percent"),
+        ] {
+            if pods == 0 && percent == 0 {
+                let message = "with no pods and 0 percent a period it never changes".into();
+                return Err(AutoscalerError::Range { key, message });
+            }
+        }
         Ok(Pace {
             up_window: seconds(
                 "behavior.scale_up_stabilization_window_s",
                 behavior.scale_up_stabilization_window_s,
+                0.0..=LONGEST_WINDOW_S,
             )?,
             down_window: seconds(
                 "behavior.scale_down_stabilization_window_s",
                 behavior.scale_down_stabilization_window_s,
+                0.0..=LONGEST_WINDOW_S,
             )?,
-            period: seconds("behavior.period_s", behavior.period_s)?,
+            period: seconds("behavior.period_s", behavior.period_s, 0.1..=1_800.0)?,
             behavior,
             recommendations: VecDeque::new(),
             changes: VecDeque::new(),
@@ -78,7 +89,16 @@ impl Pace {
     }
 
     /// What of a recommendation is let through.
-    pub(super) fn let_through(&mut self, now: Time, current: u32, recommended: u32) -> u32 {
+    pub(super) fn let_through(&mut self, reading: &Reading<'_>, recommended: u32) -> u32 {
+        let (least, most) = reading.limits;
+        self.within_limits(reading.now, reading.wanted, recommended.clamp(least, most))
+    }
+
+    fn within_limits(&mut self, now: Time, current: u32, recommended: u32) -> u32 {
+        if self.recommendations.is_empty() {
+            // What it finds is its first recommendation, so nobody goes before a whole window is over.
+            self.recommendations.push_back((now, current));
+        }
         let stable = self.stabilized(now, current, recommended);
         let allowed = self.limited(now, current, stable);
         if allowed != current {
@@ -90,13 +110,13 @@ impl Pace {
     fn stabilized(&mut self, now: Time, current: u32, recommended: u32) -> u32 {
         self.recommendations.push_back((now, recommended));
         let longest = self.up_window.max(self.down_window);
-        while self.recommendations.pop_front_if(|(at, _)| now - *at > longest).is_some() {}
+        while self.recommendations.pop_front_if(|(at, _)| now - *at >= longest && *at < now).is_some() {}
         let within = |window: Span| {
-            let newer = self.recommendations.iter().filter(move |(at, _)| now - *at <= window);
+            let newer = self.recommendations.iter().filter(move |(at, _)| now - *at < window);
             newer.map(|(_, recommended)| *recommended)
         };
-        let lowest = within(self.up_window).min().unwrap_or(recommended);
-        let highest = within(self.down_window).max().unwrap_or(recommended);
+        let lowest = within(self.up_window).fold(recommended, u32::min);
+        let highest = within(self.down_window).fold(recommended, u32::max);
         current.max(lowest).min(highest)
     }
 
@@ -130,20 +150,42 @@ mod tests {
     #[test]
     fn down_only_when_five_minutes_agree() {
         let mut pace = Pace::new(Behavior::default()).unwrap();
-        assert_eq!(pace.let_through(at(0), 8, 8), 8);
-        assert_eq!(pace.let_through(at(15), 8, 2), 8);
-        assert_eq!(pace.let_through(at(300), 8, 3), 8, "the first is just within the window");
-        assert_eq!(pace.let_through(at(315), 8, 2), 3);
-        assert_eq!(pace.let_through(at(330), 3, 5), 5, "up at once");
+        assert_eq!(pace.within_limits(at(0), 8, 8), 8);
+        assert_eq!(pace.within_limits(at(15), 8, 2), 8);
+        assert_eq!(pace.within_limits(at(299), 8, 3), 8, "the first is just within the window");
+        assert_eq!(pace.within_limits(at(315), 8, 2), 3);
+        assert_eq!(pace.within_limits(at(330), 3, 5), 5, "up at once");
     }
 
     #[test]
     fn up_by_four_or_by_as_many_again_each_period() {
         let mut pace = Pace::new(Behavior::default()).unwrap();
-        assert_eq!(pace.let_through(at(0), 1, 100), 5);
-        assert_eq!(pace.let_through(at(5), 5, 100), 5, "four were added in this period");
-        assert_eq!(pace.let_through(at(15), 5, 100), 10);
-        assert_eq!(pace.let_through(at(30), 10, 100), 20);
+        assert_eq!(pace.within_limits(at(0), 1, 100), 5);
+        assert_eq!(pace.within_limits(at(5), 5, 100), 5, "four were added in this period");
+        assert_eq!(pace.within_limits(at(15), 5, 100), 10);
+        assert_eq!(pace.within_limits(at(30), 10, 100), 20);
+    }
+
+    /// Idle for ten minutes at its least, then a rush: what was never let go must not count as let go.
+    #[test]
+    fn what_its_limits_hold_back_is_no_change() {
+        let slow = Behavior { scale_up_pods: 1, scale_up_percent: 0, period_s: 60.0, ..Behavior::default() };
+        let mut pace = Pace::new(slow).unwrap();
+        let reading = |now_s: u64, wanted: u32| Reading {
+            now: at(now_s),
+            wanted,
+            limits: (2, 10),
+            gauges: &[],
+            queued: 0,
+            arrivals: 0,
+            start_up: Span::ZERO,
+        };
+        for tick in 0..40 {
+            assert_eq!(pace.let_through(&reading(tick * 15, 2), 0), 2);
+        }
+        assert_eq!(pace.let_through(&reading(600, 2), 100), 3);
+        assert_eq!(pace.let_through(&reading(615, 3), 100), 3);
+        assert_eq!(pace.let_through(&reading(660, 3), 100), 4);
     }
 
     #[test]
@@ -157,10 +199,10 @@ mod tests {
             ..Behavior::default()
         };
         let mut pace = Pace::new(slow).unwrap();
-        assert_eq!(pace.let_through(at(0), 4, 1), 3);
-        assert_eq!(pace.let_through(at(30), 3, 1), 3);
-        assert_eq!(pace.let_through(at(60), 3, 1), 2);
-        assert_eq!(pace.let_through(at(70), 2, 6), 2, "a minute ago one was enough");
-        assert_eq!(pace.let_through(at(131), 2, 6), 6);
+        assert_eq!(pace.within_limits(at(0), 4, 1), 3);
+        assert_eq!(pace.within_limits(at(30), 3, 1), 3);
+        assert_eq!(pace.within_limits(at(60), 3, 1), 2);
+        assert_eq!(pace.within_limits(at(70), 2, 6), 2, "a minute ago one was enough");
+        assert_eq!(pace.within_limits(at(131), 2, 6), 6);
     }
 }

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::behavior::{Behavior, Pace};
-use super::{Autoscaler, AutoscalerError, AutoscalerInfo, Metric, Reading, parameters, positive, whole};
+use super::{Autoscaler, AutoscalerError, AutoscalerInfo, Metric, Reading, parameters, target, whole};
 use crate::time::Span;
 
 /// `[autoscaler.parameters]` of this autoscaler.
@@ -62,7 +62,7 @@ impl Hpa {
     pub fn new(parameters: Parameters) -> Result<Hpa, AutoscalerError> {
         Ok(Hpa {
             metric: parameters.metric,
-            target: positive("target", parameters.target)?,
+            target: target("target", parameters.target, parameters.metric)?,
             tolerance: tolerance(parameters.tolerance)?,
             pace: Pace::new(parameters.behavior)?,
         })
@@ -101,7 +101,7 @@ pub(super) fn tolerance(tolerance: f64) -> Result<f64, AutoscalerError> {
         true => Ok(tolerance),
         false => Err(AutoscalerError::Range {
             key: "tolerance",
-            message: format!("expected a share from 0 up to 1, got {tolerance}"),
+            message: format!("expected a share from 0 up to 1, got {tolerance:?}"),
         }),
     }
 }
@@ -109,7 +109,7 @@ pub(super) fn tolerance(tolerance: f64) -> Result<f64, AutoscalerError> {
 impl Autoscaler for Hpa {
     fn decide(&mut self, reading: &Reading<'_>) -> u32 {
         let recommended = self.recommended(reading);
-        self.pace.let_through(reading.now, reading.wanted, recommended)
+        self.pace.let_through(reading, recommended)
     }
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::behavior::{Behavior, Pace};
 use super::hpa::{is_within, tolerance};
 use super::{
-    Autoscaler, AutoscalerError, AutoscalerInfo, Metric, Reading, parameters, positive, seconds, whole,
+    Autoscaler, AutoscalerError, AutoscalerInfo, Metric, Reading, parameters, seconds, target, whole,
 };
 use crate::time::{Span, Time};
 
@@ -82,14 +82,17 @@ impl Keda {
         if !(0.0..=1e9).contains(&parameters.activation_threshold) {
             return Err(AutoscalerError::Range {
                 key: "activation_threshold",
-                message: format!("expected 0 or a number above it, got {}", parameters.activation_threshold),
+                message: format!(
+                    "expected 0 or a number above it, got {:?}",
+                    parameters.activation_threshold
+                ),
             });
         }
         Ok(Keda {
             metric: parameters.metric,
-            threshold: positive("threshold", parameters.threshold)?,
+            threshold: target("threshold", parameters.threshold, parameters.metric)?,
             activation_threshold: parameters.activation_threshold,
-            cooldown: seconds("cooldown_period_s", parameters.cooldown_period_s)?,
+            cooldown: seconds("cooldown_period_s", parameters.cooldown_period_s, 0.0..=86_400.0)?,
             tolerance: tolerance(parameters.tolerance)?,
             pace: Pace::new(parameters.behavior)?,
             active_at: Time::ZERO,
@@ -117,7 +120,7 @@ impl Autoscaler for Keda {
                     true => wanted,
                     false => whole(sum / self.threshold).max(1),
                 };
-                self.pace.let_through(reading.now, wanted, recommended)
+                self.pace.let_through(reading, recommended)
             }
         }
     }

@@ -22,6 +22,8 @@ pub struct Reading<'a> {
     pub now: Time,
     /// Replicas there should be, as was decided last.
     pub wanted: u32,
+    /// There are never fewer, nor more.
+    pub limits: (u32, u32),
     /// Gauges of those that were up when they were last scraped, and still are.
     pub gauges: &'a [Signals],
     /// Requests that wait at gateways for a replica.
@@ -103,21 +105,38 @@ fn positive(key: &'static str, value: f64) -> Result<f64, AutoscalerError> {
     match value.is_finite() && value > 0.0 {
         true => Ok(value),
         false => {
-            Err(AutoscalerError::Range { key, message: format!("expected a number above 0, got {value}") })
+            Err(AutoscalerError::Range { key, message: format!("expected a number above 0, got {value:?}") })
         }
     }
 }
 
-/// A length of time of at most a hundred days.
-fn seconds(key: &'static str, value: f64) -> Result<Span, AutoscalerError> {
-    match (0.0..=8_640_000.0).contains(&value) {
+/// A length of time between two bounds.
+fn seconds(
+    key: &'static str,
+    value: f64,
+    range: std::ops::RangeInclusive<f64>,
+) -> Result<Span, AutoscalerError> {
+    match range.contains(&value) {
         true => Ok(Span::from_s_f64(value)),
-        false => Err(AutoscalerError::Range {
-            key,
-            message: format!("expected 0 to 8640000 seconds, got {value}"),
-        }),
+        false => {
+            let (least, most) = (range.start(), range.end());
+            let message = format!("expected {least} to {most} seconds, got {value:?}");
+            Err(AutoscalerError::Range { key, message })
+        }
     }
 }
+
+/// A target of a metric: a gauge that is a share has none above 1.
+fn target(key: &'static str, value: f64, metric: Metric) -> Result<f64, AutoscalerError> {
+    if metric == Metric::KvCacheUsagePerc && value > 1.0 {
+        let message = format!("kv_cache_usage_perc is 0 to 1 and never comes to {value:?}; 0.7 would do");
+        return Err(AutoscalerError::Range { key, message });
+    }
+    positive(key, value)
+}
+
+/// Longest stabilization window, in seconds, as Kubernetes has it.
+const LONGEST_WINDOW_S: f64 = 3_600.0;
 
 /// An autoscaler as `tailcast list autoscalers` shows it.
 #[derive(Clone, Copy, Debug)]
@@ -167,7 +186,15 @@ mod tests {
 
     pub(super) fn reading(now_s: u64, wanted: u32, gauges: &[Signals]) -> Reading<'_> {
         let now = Time::ZERO + Span::from_s(now_s);
-        Reading { now, wanted, gauges, queued: 0, arrivals: 0, start_up: Span::from_s(60) }
+        Reading {
+            now,
+            wanted,
+            limits: (0, 1_000),
+            gauges,
+            queued: 0,
+            arrivals: 0,
+            start_up: Span::from_s(60),
+        }
     }
 
     #[test]

@@ -10,7 +10,10 @@ use std::collections::VecDeque;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Autoscaler, AutoscalerError, AutoscalerInfo, Reading, parameters, positive, seconds, whole};
+use super::{
+    Autoscaler, AutoscalerError, AutoscalerInfo, LONGEST_WINDOW_S, Reading, parameters, positive, seconds,
+    whole,
+};
 use crate::time::{Span, Time};
 
 /// `[autoscaler.parameters]` of this autoscaler.
@@ -85,7 +88,7 @@ impl Predictive {
         let share = |key: &'static str, value: f64, most: f64| match (0.0..=most).contains(&value) {
             true => Ok(value),
             false => {
-                Err(AutoscalerError::Range { key, message: format!("expected 0 to {most}, got {value}") })
+                Err(AutoscalerError::Range { key, message: format!("expected 0 to {most}, got {value:?}") })
             }
         };
         Ok(Predictive {
@@ -96,6 +99,7 @@ impl Predictive {
             window: seconds(
                 "scale_down_stabilization_window_s",
                 parameters.scale_down_stabilization_window_s,
+                0.0..=LONGEST_WINDOW_S,
             )?,
             last: (Time::ZERO, 0),
             smoothed: None,
@@ -114,7 +118,8 @@ impl Predictive {
         self.smoothed = Some(match self.smoothed {
             None => (rate, 0.0),
             Some((level, trend)) => {
-                let next = self.alpha * rate + (1.0 - self.alpha) * (level + trend * past_s);
+                // Nobody arrives less than never: a fall that is carried on below nothing would rise again.
+                let next = (self.alpha * rate + (1.0 - self.alpha) * (level + trend * past_s)).max(0.0);
                 (next, self.beta * (next - level) / past_s + (1.0 - self.beta) * trend)
             }
         });
@@ -128,8 +133,12 @@ impl Autoscaler for Predictive {
         let forecast = (level + trend * reading.start_up.as_s()).max(0.0);
         let recommended = whole(forecast * (1.0 + self.headroom) / self.bears_per_s);
         let (now, window) = (reading.now, self.window);
+        if self.recommendations.is_empty() {
+            // What it finds is its first recommendation, so nobody goes before a whole window is over.
+            self.recommendations.push_back((now, reading.wanted));
+        }
         self.recommendations.push_back((now, recommended));
-        while self.recommendations.pop_front_if(|(at, _)| now - *at > window).is_some() {}
+        while self.recommendations.pop_front_if(|(at, _)| now - *at >= window && *at < now).is_some() {}
         let highest = self.recommendations.iter().map(|(_, recommended)| *recommended).max();
         let highest = highest.unwrap_or(recommended);
         recommended.max(reading.wanted.min(highest))
@@ -166,7 +175,27 @@ mod tests {
         assert_eq!(autoscaler.decide(&Reading { arrivals: 100, ..reading(10, 1, &[]) }), 8);
         let flat = |now_s: u64, wanted| Reading { arrivals: 100, ..reading(now_s, wanted, &[]) };
         assert_eq!(autoscaler.decide(&flat(20, 8)), 8);
-        assert_eq!(autoscaler.decide(&flat(70, 8)), 8);
-        assert_eq!(autoscaler.decide(&flat(71, 8)), 0);
+        assert_eq!(autoscaler.decide(&flat(69, 8)), 8);
+        assert_eq!(autoscaler.decide(&flat(70, 8)), 0);
+    }
+
+    /// Arrivals stop: whatever the trend, nobody is ordered for nobody.
+    #[test]
+    fn a_fall_does_not_swing_back() {
+        let mut autoscaler = Predictive::new(&Parameters {
+            requests_per_s_per_replica: 1.0,
+            headroom: 0.2,
+            alpha: 0.5,
+            beta: 0.2,
+            scale_down_stabilization_window_s: 0.0,
+        })
+        .unwrap();
+        let mut decide = |now_s, arrivals| autoscaler.decide(&Reading { arrivals, ..reading(now_s, 1, &[]) });
+        for tick in 1..=8 {
+            decide(15 * tick, 30 * tick);
+        }
+        let after: Vec<u32> = (9..=80).map(|tick| decide(15 * tick, 240)).collect();
+        let first_none = after.iter().position(|wanted| *wanted == 0).unwrap();
+        assert!(after[first_none..].iter().all(|wanted| *wanted == 0), "{after:?}");
     }
 }

@@ -178,6 +178,7 @@ impl<O: Observer + Send> Fleet<O> {
         let reading = Reading {
             now: self.now,
             wanted: scaling.wanted,
+            limits: (scaling.scale.least, scaling.scale.most),
             gauges: &gauges,
             queued,
             arrivals: self.tally.tries,

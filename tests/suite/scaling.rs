@@ -149,9 +149,13 @@ fn contradictions_are_refused_where_they_stand() {
         ("min_replicas = 0", "never leaves 0"),
         ("min_replicas = 3", "not within"),
         ("interval_s = 0.0", "above 0"),
-        ("interval_s = 0.01", "at least 0.1 s"),
+        ("interval_s = 0.01", "at least 1 s"),
         ("node_start_up_s = -1.0", "0 or a number above it"),
         ("parameters = { target = -1.0 }", "above 0"),
+        ("parameters = { metric = \"kv_cache_usage_perc\" }", "0 to 1"),
+        ("parameters = { behavior = { period_s = 0.0 } }", "0.1 to 1800"),
+        ("parameters = { behavior = { scale_up_pods = 0, scale_up_percent = 0 } }", "never changes"),
+        ("node_start_up_s = 1e6", "at most 86400"),
         ("parameters = { metrik = 1 }", "unknown key `metrik`"),
         ("parameters = { metric = \"cpu\" }", "cpu"),
         ("parameters = { tolerance = 1.5 }", "0 up to 1"),
@@ -165,6 +169,8 @@ fn contradictions_are_refused_where_they_stand() {
         at("[autoscaler]\npolicy = \"predictive\"\nmax_replicas = 4\n")
             .contains("requests_per_s_per_replica")
     );
+    let asleep = "[autoscaler]\npolicy = \"keda\"\nmin_replicas = 0\nmax_replicas = 4\nparameters = { metric = \"num_requests_running\" }\n";
+    assert!(at(asleep).contains("nothing would wake"));
     assert!(at("[router.admission]\nqueue = { ttl_s = 0.0 }\n").contains("above 0"));
     assert!(at("[router.admission]\nqueue = 3\n").contains("max_requests"));
 }

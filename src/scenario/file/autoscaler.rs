@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Who says how many replicas there should be. `replicas.count` is how many are up at the start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "expected a table, such as { policy = \"hpa\", max_replicas = 8 }")]
+#[serde(deny_unknown_fields, expecting = "a table, such as { policy = \"hpa\", max_replicas = 8 }")]
 pub struct AutoscalerFile {
     /// A name of `tailcast list autoscalers`.
     pub policy: String,

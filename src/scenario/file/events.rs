@@ -121,7 +121,7 @@ pub enum NeverWord {
 
 /// How gateways learn who is up. The checks are Kubernetes' readiness probes unless given.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, expecting = "expected a table of checks, such as { interval_s = 5.0 }")]
+#[serde(default, deny_unknown_fields, expecting = "a table of checks, such as { interval_s = 5.0 }")]
 pub struct HealthFile {
     /// Between two checks of a replica, seconds.
     pub interval_s: f64,
@@ -217,7 +217,7 @@ impl AdmissionFile {
 
 /// Pauses between tries.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, expecting = "expected a table of pauses, such as { first_ms = 200.0 }")]
+#[serde(default, deny_unknown_fields, expecting = "a table of pauses, such as { first_ms = 200.0 }")]
 pub struct BackoffFile {
     /// Before the second try, milliseconds.
     pub first_ms: f64,
@@ -237,7 +237,7 @@ impl Default for BackoffFile {
 
 /// What gateways do about tries that never began: the replica could not be reached, or died before the first token.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, expecting = "expected a table, such as { attempts = 2 }")]
+#[serde(default, deny_unknown_fields, expecting = "a table, such as { attempts = 2 }")]
 pub struct RetriesFile {
     /// Tries after the first, each at another replica where there is one.
     pub attempts: u32,
@@ -254,7 +254,7 @@ impl RetriesFile {
 
 /// What clients put up with.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, expecting = "expected a table, such as { retries = 2 }")]
+#[serde(default, deny_unknown_fields, expecting = "a table, such as { retries = 2 }")]
 pub struct ClientsFile {
     /// How long they wait, by phase.
     pub timeout_s: TimeoutFile,

@@ -9,10 +9,15 @@ use crate::scenario::error::nearest_or_all;
 use crate::scenario::file::ScenarioFile;
 use crate::time::Span;
 
-/// Whoever decides more often than this decides on noise, and a run never ends.
-const SHORTEST_INTERVAL: Span = Span::from_ms(100);
+/// Whoever decides more often than this decides on noise.
+const SHORTEST_INTERVAL: Span = Span::from_s(1);
+/// A machine that takes longer than a day to come is none.
+const LONGEST_NODE_START_UP_S: f64 = 86_400.0;
 
-pub(super) fn autoscaler(file: &ScenarioFile) -> Result<Option<AutoscalerPlan>, Fault> {
+pub(super) fn autoscaler(
+    file: &ScenarioFile,
+    marks: &mut Vec<String>,
+) -> Result<Option<AutoscalerPlan>, Fault> {
     let Some(written) = &file.autoscaler else { return Ok(None) };
     let info = autoscaler::find(&written.policy).map_err(|error| {
         let known: Vec<&str> = AUTOSCALERS.iter().map(|info| info.name).collect();
@@ -46,6 +51,19 @@ pub(super) fn autoscaler(file: &ScenarioFile) -> Result<Option<AutoscalerPlan>, 
         )
         .help("min_replicas = 1, or policy = \"keda\""));
     }
+    let metric = written.parameters.get("metric").and_then(toml::Value::as_str).unwrap_or_default();
+    if least == 0 && ["num_requests_running", "kv_cache_usage_perc"].contains(&metric) {
+        return Err(fault(
+            "autoscaler.parameters.metric",
+            format!("of nobody {metric} is always 0, so nothing would wake the fleet from 0"),
+        )
+        .help("metric = \"num_requests\" or \"num_requests_waiting\", which count the gateways' queues, or min_replicas = 1"));
+    }
+    if least == 0 && file.router.admission.queue.is_none() {
+        marks.push(
+            "min_replicas = 0 without router.admission.queue: whoever comes while nobody is up is answered 503".into(),
+        );
+    }
     if !(least..=most).contains(&kind.count) {
         return Err(fault(
             "replicas.0.count",
@@ -60,7 +78,7 @@ pub(super) fn autoscaler(file: &ScenarioFile) -> Result<Option<AutoscalerPlan>, 
         let span = positive_span_s(&path, seconds)?;
         match span >= SHORTEST_INTERVAL {
             true => Ok(span),
-            false => Err(fault(path, format!("expected at least 0.1 s, got {seconds}"))),
+            false => Err(fault(path, format!("expected at least 1 s, got {seconds:?}"))),
         }
     };
     let interval = written.interval_s.map(|seconds| at_least_the_shortest("interval_s", seconds));
@@ -73,8 +91,17 @@ pub(super) fn autoscaler(file: &ScenarioFile) -> Result<Option<AutoscalerPlan>, 
             most,
             interval: interval.transpose()?.unwrap_or(info.default_interval),
             scrape_interval: at_least_the_shortest("scrape_interval_s", written.scrape_interval_s)?,
-            node_start_up: span_s("autoscaler.node_start_up_s", written.node_start_up_s)?,
+            node_start_up: node_start_up(written.node_start_up_s)?,
             grace: span_s("autoscaler.grace_s", written.grace_s)?,
         },
     }))
+}
+
+fn node_start_up(seconds: f64) -> Result<Span, Fault> {
+    let path = "autoscaler.node_start_up_s";
+    let span = span_s(path, seconds)?;
+    match seconds <= LONGEST_NODE_START_UP_S {
+        true => Ok(span),
+        false => Err(fault(path, format!("expected at most {LONGEST_NODE_START_UP_S} s, got {seconds:?}"))),
+    }
 }

@@ -407,7 +407,7 @@ pub(in crate::scenario) fn resolve(file: &ScenarioFile, folder: &Path) -> Result
     if kinds.iter().map(|kind| u64::from(kind.count)).sum::<u64>() > u64::from(MOST_REPLICAS) {
         return Err(fault("replicas.0.count", format!("expected at most {MOST_REPLICAS} replicas in all")));
     }
-    let autoscaler = autoscaler::autoscaler(file)?;
+    let autoscaler = autoscaler::autoscaler(file, &mut marks)?;
     let router = router::router(file, folder, &mut marks)?;
     let predictor = prediction::predictor(file, &workload)?;
     let network = &file.network;

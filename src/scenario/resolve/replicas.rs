@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::fmt::Display;
 use std::path::Path;
 
-use super::events::factor;
+use super::events::{factor, span_s};
 use super::step_time::step_time;
-use super::{Fault, ReplicaKind, at_least_one, fault, span_ms};
+use super::{Fault, ReplicaKind, at_least_one, fault};
 use crate::hardware::defaults::Deployment;
 use crate::hardware::gpus::{Gpu, gpu, gpus};
 use crate::hardware::memory::{CannotStart, KvCapacity};
@@ -211,7 +211,7 @@ pub(super) fn replica_kind(
         cards => format!("{cards} x "),
     };
     let start_up = match file.start_up_s {
-        Some(seconds) => span_ms(&format!("{path}.start_up_s"), seconds * 1e3)?,
+        Some(seconds) => span_s(&format!("{path}.start_up_s"), seconds)?,
         None => start_up(shape, deployment),
     };
     let pace_per_mille =
