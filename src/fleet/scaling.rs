@@ -129,7 +129,7 @@ impl<O: Observer + Send> Fleet<O> {
     pub(super) fn is_not_there(&mut self, server: Server) {
         self.deliver(server, Time::ZERO, Input::Control(Control::Crash));
         self.processes[server].passes_to(Stage::Absent);
-        self.gateways.iter_mut().for_each(|gateway| gateway.roster.drains(server));
+        self.is_listed_nowhere(server);
     }
 
     fn file_scaling(&mut self, at: Time, step: Step) {
@@ -138,8 +138,8 @@ impl<O: Observer + Send> Fleet<O> {
 
     /// The number of replicas has changed, or of those that are up.
     pub(super) fn note_change(&mut self) {
-        let ready = self.processes.iter().filter(|process| process.answers()).count() as u32;
         let Some(scaling) = &mut self.scaling else { return };
+        let ready = self.processes.iter().filter(|process| process.answers()).count() as u32;
         let change = Change { at: self.now, wanted: scaling.wanted, ready };
         let changes = &mut scaling.book.changes;
         if changes.last().is_some_and(|last| last.at == change.at) {
@@ -222,11 +222,8 @@ impl<O: Observer + Send> Fleet<O> {
         scaling.orders += 1;
         scaling.order_of[server] = scaling.orders;
         scaling.scraped[server] = None;
-        // Nobody lists it before its checks succeed.
-        self.gateways.iter_mut().for_each(|gateway| gateway.roster.drains(server));
-        let at = self.now + scaling.scale.node_start_up + self.lanes[server].facts.start_up;
-        let epoch = self.processes[server].passes_to(Stage::Down);
-        self.agenda.add(at, Kind::Incident, 0, Moment::Incident(Step::Start { server, epoch }));
+        let after = scaling.scale.node_start_up + self.lanes[server].facts.start_up;
+        self.starts_anew(server, after);
     }
 
     fn let_go(&mut self, server: Server) {

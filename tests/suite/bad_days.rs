@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tailcast::metrics::BadDay;
+use tailcast::metrics::{BadDay, RunSummary};
 use tailcast::request::{Finish, Outcome};
 use tailcast::scenario::Loaded;
 use tailcast::study::Keep;
@@ -23,13 +23,19 @@ fn paced(more: &str, replicas: u32) -> String {
     )
 }
 
-fn outcomes(text: &str) -> (Vec<Outcome>, BadDay) {
+/// The first repetition of a scenario, with laws 2 to 5 watched.
+pub(crate) fn ran(text: &str) -> (Vec<Outcome>, RunSummary) {
     let loaded = Loaded::from_text("bad-day", Path::new(""), text.into(), &[])
         .unwrap_or_else(|error| panic!("{error}"));
     let scenario = loaded.resolve().unwrap_or_else(|error| panic!("{error}"));
     let jobs: Arc<[_]> = jobs(&scenario, None, 0).unwrap().into();
     let result = run(&scenario, &jobs, 0, true, Keep::Outcomes).unwrap();
-    (result.outcomes, result.summary.bad_day.expect("a bad day"))
+    (result.outcomes, result.summary)
+}
+
+fn outcomes(text: &str) -> (Vec<Outcome>, BadDay) {
+    let (outcomes, summary) = ran(text);
+    (outcomes, summary.bad_day.expect("a bad day"))
 }
 
 fn finished(outcomes: &[Outcome], finish: Finish) -> usize {

@@ -1,14 +1,13 @@
 //! Autoscalers by hand: when replicas are ordered, when they are up, what they cost, and what is refused; queues of gateways.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use tailcast::hardware::gpu;
 use tailcast::metrics::{RunSummary, Scaling};
 use tailcast::request::{Finish, Outcome};
 use tailcast::scenario::Loaded;
-use tailcast::study::Keep;
-use tailcast::study::run::{jobs, run};
+
+use crate::bad_days::ran;
 
 /// Requests of ten steps, one at a time, a step is 100 ms: each replica bears one a second.
 fn slow(requests: u32, rate_per_s: f64, count: u32, more: &str) -> String {
@@ -22,15 +21,6 @@ fn slow(requests: u32, rate_per_s: f64, count: u32, more: &str) -> String {
          step_time = {{ model = \"affine\", base_us = 100000.0 }}\n\
          [router.health]\ninterval_s = 1.0\n{more}\n"
     )
-}
-
-fn outcomes(text: &str) -> (Vec<Outcome>, RunSummary) {
-    let loaded = Loaded::from_text("scaling", Path::new(""), text.into(), &[])
-        .unwrap_or_else(|error| panic!("{error}"));
-    let scenario = loaded.resolve().unwrap_or_else(|error| panic!("{error}"));
-    let jobs: Arc<[_]> = jobs(&scenario, None, 0).unwrap().into();
-    let result = run(&scenario, &jobs, 0, true, Keep::Outcomes).unwrap();
-    (result.outcomes, result.summary)
 }
 
 fn scaling(summary: &RunSummary) -> &Scaling {
@@ -49,7 +39,7 @@ fn wanted(scaling: &Scaling) -> Vec<u32> {
 fn what_is_ordered_is_up_a_start_up_later() {
     let hpa = "[autoscaler]\npolicy = \"hpa\"\nmin_replicas = 1\nmax_replicas = 3\nscrape_interval_s = 5.0\n\
                parameters = { target = 5.0 }\n";
-    let (outcomes, summary) = outcomes(&slow(240, 2.0, 1, hpa));
+    let (outcomes, summary) = ran(&slow(240, 2.0, 1, hpa));
     let scaling = scaling(&summary);
     // Within the first fifteen seconds some ten to fifteen wait: three times the target.
     assert_eq!(&wanted(scaling)[..2], [1, 3]);
@@ -78,7 +68,7 @@ fn replicas_are_paid_for_from_order_to_end() {
         "arrivals = { rate_per_s = 1.000, process = \"deterministic\", modulation = [\n\
          { shape = \"spike\", at_s = 0, duration_s = 60, factor = 2.0 }] }",
     );
-    let (_, summary) = outcomes(&quiet);
+    let (_, summary) = ran(&quiet);
     let scaling = scaling(&summary);
     let wanted = wanted(scaling);
     assert!(wanted.contains(&3) && *wanted.last().unwrap() < 3, "{wanted:?}");
@@ -109,7 +99,7 @@ fn from_zero_with_a_queue_at_the_gateway() {
                 parameters = { cooldown_period_s = 30.0 }\n\
                 [router.admission]\nqueue = { ttl_s = 100.0 }\n";
     let asleep = slow(3, 0.01, 1, keda);
-    let (served, summary) = outcomes(&asleep);
+    let (served, summary) = ran(&asleep);
     assert!(served.iter().all(|outcome| outcome.finish == Finish::Stop));
     let scaling = scaling(&summary);
     // It sleeps before each of the three.
@@ -118,7 +108,7 @@ fn from_zero_with_a_queue_at_the_gateway() {
     let second = served[1].e2e().unwrap().as_s();
     assert!((21.0..=32.5).contains(&second), "{second}");
     let impatient = asleep.replace("ttl_s = 100.0", "ttl_s = 5.0");
-    let (given_up, _) = outcomes(&impatient);
+    let (given_up, _) = ran(&impatient);
     assert_eq!(given_up[1].finish, Finish::Unavailable);
     assert_eq!((given_up[1].done_received - given_up[1].sent).as_s(), 5.0);
 }
@@ -127,7 +117,7 @@ fn from_zero_with_a_queue_at_the_gateway() {
 #[test]
 fn a_full_queue_turns_away() {
     let admission = "[router.admission]\nmost_in_flight = 2\nqueue = { max_requests = 3, ttl_s = 100.0 }\n";
-    let (outcomes, _) = outcomes(&slow(100, 4.0, 2, admission));
+    let (outcomes, _) = ran(&slow(100, 4.0, 2, admission));
     let of = |finish: Finish| outcomes.iter().filter(|outcome| outcome.finish == finish).count();
     assert!((45..=52).contains(&of(Finish::Refused)), "{}", of(Finish::Refused));
     assert_eq!(of(Finish::Refused) + of(Finish::Stop), 100);

@@ -393,6 +393,18 @@ impl<O: Observer + Send> Fleet<O> {
         }
     }
 
+    /// Where there was no process one is started, and ready after so long.
+    pub(in crate::fleet) fn starts_anew(&mut self, server: Server, after: Span) {
+        self.is_listed_nowhere(server);
+        let epoch = self.processes[server].passes_to(Stage::Down);
+        self.file(self.now + after, Step::Start { server, epoch });
+    }
+
+    /// No gateway lists it before its checks succeed.
+    pub(in crate::fleet) fn is_listed_nowhere(&mut self, server: Server) {
+        self.gateways.iter_mut().for_each(|gateway| gateway.roster.drains(server));
+    }
+
     fn start(&mut self, server: Server, epoch: u32) {
         if self.processes[server].epoch != epoch {
             return;

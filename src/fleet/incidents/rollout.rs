@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use super::course::{Stage, Step};
+use super::course::Stage;
 use super::{Back, What};
 use crate::fleet::Fleet;
 use crate::observe::Observer;
@@ -40,7 +40,7 @@ impl<O: Observer + Send> Fleet<O> {
         let queue = VecDeque::from(queue);
         let rollout = self.incidents.rollouts.len();
         let surges = !machines.is_empty();
-        let under_way = if surges { machines.len() } else { at_once.max(1) as usize };
+        let under_way = if surges { machines.len() } else { at_once as usize };
         self.incidents.rollouts.push(Rollout { what, grace, back, surges, queue, under_way, happened });
         if surges {
             machines.into_iter().for_each(|server| self.start_new(server, rollout));
@@ -79,11 +79,8 @@ impl<O: Observer + Send> Fleet<O> {
             Back::After(span) => span,
             Back::Started | Back::Never => self.lanes[server].facts.start_up,
         };
-        // Nobody lists it before its checks succeed.
-        self.gateways.iter_mut().for_each(|gateway| gateway.roster.drains(server));
-        let epoch = self.processes[server].passes_to(Stage::Down);
+        self.starts_anew(server, start_up);
         self.processes[server].rollout = Some(rollout);
-        self.file(self.now + start_up, Step::Start { server, epoch });
     }
 
     fn done_with_one(&mut self, rollout: usize) {
