@@ -41,14 +41,15 @@ pub(super) fn write(
 ) -> Result<(), CliError> {
     let cannot = |error: &dyn std::fmt::Display| CliError::Write(error.to_string());
     whole(out, &|folder| {
+        let (plots, requests) = rayon::join(|| figures::of(comparison), || csv::requests(comparison));
         let mut files = vec![
             (SUMMARY.into(), json::summary(comparison).map_err(|error| cannot(&error))?.into_bytes()),
-            ("requests.csv".into(), csv::requests(comparison).map_err(|error| cannot(&error))?),
+            ("requests.csv".into(), requests.map_err(|error| cannot(&error))?),
             ("windows.csv".into(), over_time::csv(comparison).map_err(|error| cannot(&error))?),
             ("timeline.csv".into(), csv::timeline(comparison).map_err(|error| cannot(&error))?),
             ("scenario.toml".into(), scenario(folder).map_err(CliError::input)?.into_bytes()),
         ];
-        for Plot { name, svg, png } in figures::of(comparison).map_err(|error| cannot(&error))? {
+        for Plot { name, svg, png } in plots.map_err(|error| cannot(&error))? {
             files.push((format!("{name}.svg"), svg.into_bytes()));
             files.push((format!("{name}.png"), png));
         }

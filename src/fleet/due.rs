@@ -34,9 +34,9 @@ impl Due {
         }
     }
 
-    /// The bound of one replica.
-    pub(super) fn of(&self, replica: usize) -> Time {
-        self.nodes[self.leaves + replica]
+    /// The bound of one replica; none is never.
+    pub(super) fn of(&self, replica: usize) -> Option<Time> {
+        Some(self.nodes[self.leaves + replica]).filter(|&bound| bound < Time::MAX)
     }
 
     /// The soonest bound, if it lies at or before `until`, and the first replica that has it.

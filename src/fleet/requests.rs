@@ -195,10 +195,14 @@ impl<O: Observer + Send> Fleet<O> {
     /// Something is on its way to an engine.
     pub(super) fn deliver(&mut self, server: Server, at: Time, input: Input) {
         let lane = &mut self.lanes[server];
+        let is_request = matches!(input, Input::Add(_));
         lane.deliver(at, self.delivered, input);
         self.delivered += 1;
         if self.listening.in_time() {
-            let next = lane.replica.next_completion();
+            let next = match is_request {
+                true => lane.replica.next_completion_with_arrival(self.due.of(server), at),
+                false => lane.replica.next_completion(),
+            };
             self.due.set(server, next);
         }
     }

@@ -40,6 +40,8 @@ pub const SKETCH_PARTS: u64 = 2 << SKETCH_BITS;
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
     values: Vec<Span>,
+    /// Whether the values are in order.
+    sorted: bool,
     sketch: Option<Histogram<SKETCH_BITS>>,
     count: u64,
     total_ps: u128,
@@ -57,6 +59,7 @@ impl Sample {
             return;
         }
         self.values.push(value);
+        self.sorted = false;
         if self.values.len() > EXACT_UP_TO {
             let mut sketch = Histogram::default();
             for value in std::mem::take(&mut self.values) {
@@ -86,6 +89,7 @@ impl Sample {
             }
             None => {
                 self.values.sort_unstable();
+                self.sorted = true;
                 Distribution::of(&self.values, lost)
             }
         }
@@ -119,6 +123,7 @@ impl Sample {
         }
         let (below, above) = match &self.sketch {
             Some(sketch) => (sketch.value_at(below)?, sketch.value_at(above)?),
+            None if self.sorted => (self.values[below as usize], self.values[above as usize]),
             None => {
                 let (_, &mut at, behind) = self.values.select_nth_unstable(below as usize);
                 let next = if above > below { behind.iter().min().copied()? } else { at };

@@ -182,6 +182,12 @@ impl Engine {
         }
     }
 
+    /// A request that comes in at `at` has no output before this moment: it is composed at a schedule() call, and the
+    /// GPU finishes what it has first.
+    pub(super) fn soonest_output(&self, at: Time) -> Time {
+        at.max(self.last_end).max(self.clock) + Span::from_ps(1)
+    }
+
     /// The same while all that runs is on the clock: its soonest end if only decodes went on, which prefills
     /// can only delay, or the first output of what has come since. None where the clock cannot tell.
     fn next_completion_on_clock(&self, inbox: &Inbox) -> Option<Time> {

@@ -102,17 +102,22 @@ impl Engine {
         next_input: Option<Time>,
         listeners: &mut Listeners<'_>,
     ) -> bool {
-        let (Some(course), Some(tries)) = (self.course(), self.scheduler.waits_in_vain()) else {
-            return false;
-        };
-        let mut most = course.series.count.min(self.steps_without_end());
+        let mut most = self.steps_without_end();
         let mut limit = next_input.unwrap_or(Time::MAX);
         match until {
             Limit::Time(until) => limit = limit.min(until),
             Limit::Step(until) => most = most.min(until - self.steps),
             Limit::OneStep(..) => return false,
         }
-        let steps = if most == 0 { 0 } else { course.steps_until(limit, most) };
+        // The step in flight ends before the second of a jump is composed. Whoever is looked at often asks in vain most
+        // of the time, and then no step is priced.
+        if most == 0 || self.in_flight.front().is_some_and(|step| step.end > limit) {
+            return false;
+        }
+        let (Some(tries), Some(course)) = (self.scheduler.waits_in_vain(), self.course()) else {
+            return false;
+        };
+        let steps = course.steps_until(limit, most.min(course.series.count));
         if steps == 0 || !self.tick_fits(self.steps, tries) {
             return false;
         }

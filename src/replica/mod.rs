@@ -199,6 +199,14 @@ impl Replica {
         refused.chain(next).chain(order).min()
     }
 
+    /// The same after the delivery of a request that reaches the engine at `at`, from what was said before it: nobody else
+    /// is done sooner because of it.
+    pub fn next_completion_with_arrival(&self, before: Option<Time>, at: Time) -> Option<Time> {
+        let refused = self.events.iter().map(EngineEvent::at);
+        let own = if self.life.up { self.engine.soonest_output(at) } else { at };
+        refused.chain([own]).chain(before).chain(self.life.next_order()).min()
+    }
+
     /// What the engine was started with.
     pub fn config(&self) -> &EngineConfig {
         self.scheduler().config()

@@ -12,6 +12,9 @@ use crate::study::compare::Comparison;
 use crate::study::ranking::Ranked;
 use crate::time::Span;
 
+/// One plot to be drawn, where there is something to show.
+type Drawing<'a> = dyn Fn() -> Result<Option<Plot>, PlotError> + Sync + 'a;
+
 /// All plots, of the first repetition but for the tail bars, which are means over repetitions.
 ///
 /// # Errors
@@ -28,30 +31,27 @@ pub fn of(comparison: &Comparison) -> Result<Vec<Plot>, PlotError> {
     let cdf = |name: &str, what: &str, of: fn(&Outcome) -> Option<Span>| {
         latency_cdf(name, &titled(&format!("{what}{one_of}")), what, &curves(comparison, of))
     };
-    let mut plots = vec![
-        cdf("ttft-cdf", "time to first token", Outcome::ttft)?,
-        cdf("e2e-cdf", "end-to-end latency", Outcome::e2e)?,
-        tail_bars(
-            "e2e-tail",
-            &titled("tail of the end-to-end latency"),
-            "end-to-end latency",
-            &bars(comparison),
-        )?,
-    ];
-    if let Some(over_time) = over_time(comparison, &titled)? {
-        plots.push(over_time);
-    }
-    if let Some(replicas) = replicas_up(comparison, &titled)? {
-        plots.push(replicas);
-    }
-    // A picture of every replica is much to draw.
-    let replicas = comparison.ranking.par_iter().map(|ranked| {
+    let tails = || {
+        let title = titled("tail of the end-to-end latency");
+        tail_bars("e2e-tail", &title, "end-to-end latency", &bars(comparison))
+    };
+    let replicas = |ranked: &Ranked| {
         let name = format!("replicas-{}", file_name(&ranked.name));
         let title = titled(&format!("replicas under {}{one_of}", ranked.name));
         replicas_over_time(&name, &title, &lines(ranked))
-    });
-    plots.extend(replicas.collect::<Result<Vec<Plot>, PlotError>>()?);
-    Ok(plots)
+    };
+    let mut drawn: Vec<Box<Drawing<'_>>> = vec![
+        Box::new(|| cdf("ttft-cdf", "time to first token", Outcome::ttft).map(Some)),
+        Box::new(|| cdf("e2e-cdf", "end-to-end latency", Outcome::e2e).map(Some)),
+        Box::new(|| tails().map(Some)),
+        Box::new(|| over_time(comparison, &titled)),
+        Box::new(|| replicas_up(comparison, &titled)),
+    ];
+    for ranked in &comparison.ranking {
+        drawn.push(Box::new(|| replicas(ranked).map(Some)));
+    }
+    // Pictures are much to draw, each by itself.
+    drawn.par_iter().filter_map(|draw| draw().transpose()).collect()
 }
 
 /// E2E P99 by window, or P90 where windows hold too few requests for it.

@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use super::belief::{Belief, Keeping};
 use super::median::Median;
-use super::{Decision, Feedback, Glance, PolicyInfo, Router, Server, Sight, prices};
+use super::prices::{self, Prefills};
+use super::{Decision, Feedback, Glance, PolicyInfo, Router, Server, Sight};
 use crate::request::{Arrival, RequestId};
 use crate::time::{Span, Time};
 
@@ -73,6 +74,7 @@ pub const INFO: PolicyInfo = PolicyInfo {
             first_tokens: FxHashMap::default(),
             outputs: Median::of_newest(1_024),
             token_times_ps: Median::of_newest(1_024),
+            prefills: Prefills::default(),
             costs: Vec::new(),
         }))
     },
@@ -98,6 +100,7 @@ pub struct PrebleE2 {
     first_tokens: FxHashMap<RequestId, Time>,
     outputs: Median,
     token_times_ps: Median,
+    prefills: Prefills,
     costs: Vec<Cost>,
 }
 
@@ -157,7 +160,8 @@ impl PrebleE2 {
             let new_blocks = (arrival.prompt_tokens - cached).div_ceil(keeping.block_tokens);
             let blocks = belief.blocks_at(server) as u64 + u64::from(new_blocks);
             let evicted = blocks.saturating_sub(u64::from(facts.engine.num_gpu_blocks));
-            let again = prices::prefill(facts, evicted * u64::from(keeping.block_tokens)).as_ps() as f64;
+            let again =
+                self.prefills.time_of(facts, evicted * u64::from(keeping.block_tokens)).as_ps() as f64;
             let in_flight = f64::from(glance.mine(server).in_flight);
             self.costs.push(Cost {
                 server,

@@ -14,15 +14,14 @@
 //!
 //! Wrong predictions make it wrong: see `scenarios/prediction-loses.toml`.
 
-use std::sync::Arc;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Decision, Facts, Feedback, Freshness, Glance, Mine, PolicyInfo, Router, Server, Sight, prices};
+use super::prices::{self, Prefills};
+use super::{Decision, Facts, Feedback, Freshness, Glance, Mine, PolicyInfo, Router, Server, Sight};
 use crate::request::{Arrival, RequestId};
 use crate::signals::Signals;
-use crate::step_time::{Decodes, StepTime};
+use crate::step_time::Decodes;
 use crate::time::{Span, Time};
 
 /// `[router.parameters]` of this policy.
@@ -132,22 +131,12 @@ impl Out {
     }
 }
 
-/// The last prefill priced: most replicas of a decision have the same prompt tokens before them.
-#[derive(Clone, Debug)]
-struct Priced {
-    step_time: Arc<dyn StepTime>,
-    budget: u32,
-    asynchronous: bool,
-    tokens: u64,
-    time: Span,
-}
-
 /// Shortest predicted completion first.
 #[derive(Clone, Debug)]
 pub struct PredictedCompletion {
     parameters: Parameters,
     outstanding: Vec<Out>,
-    priced: Option<Priced>,
+    prefills: Prefills,
     outputs_seen: u64,
     output_tokens_seen: u64,
     /// Reused: (tokens still to come, tokens held) of each outstanding request.
@@ -160,7 +149,7 @@ impl PredictedCompletion {
         PredictedCompletion {
             parameters,
             outstanding: Vec::new(),
-            priced: None,
+            prefills: Prefills::default(),
             outputs_seen: 0,
             output_tokens_seen: 0,
             ends: Vec::new(),
@@ -221,7 +210,7 @@ impl PredictedCompletion {
         if least.is_some_and(|least| time > least) {
             return None;
         }
-        Some(time + self.prefill_of(facts, prompts))
+        Some(time + self.prefills.time_of(facts, prompts))
     }
 
     /// What the requests there lose by this one: its prompt's time each, and `longer` a step as long as both are there. Of
@@ -237,7 +226,7 @@ impl PredictedCompletion {
         theirs: Theirs,
         longer: Span,
     ) -> Span {
-        let own_prompt = self.prefill_of(facts, u64::from(arrival.prompt_tokens));
+        let own_prompt = self.prefills.time_of(facts, u64::from(arrival.prompt_tokens));
         let out = &self.outstanding[server];
         let there = Decodes { count: out.decoding.max(1), context_sum: out.prompt_tokens, context_max: 0 };
         let gap = prices::step(facts, &[], there);
@@ -297,22 +286,6 @@ impl PredictedCompletion {
             tokens -= held;
         }
         steps
-    }
-
-    /// Time to compute this many prompt tokens in steps of the token budget.
-    fn prefill_of(&mut self, facts: &Facts, tokens: u64) -> Span {
-        let budget = facts.engine.max_num_batched_tokens;
-        let asynchronous = facts.engine.async_scheduling;
-        if let Some(priced) = &self.priced
-            && (priced.tokens, priced.budget, priced.asynchronous) == (tokens, budget, asynchronous)
-            && std::ptr::addr_eq(Arc::as_ptr(&priced.step_time), Arc::as_ptr(&facts.step_time))
-        {
-            return priced.time;
-        }
-        let time = prices::prefill(facts, tokens);
-        let step_time = facts.step_time.clone();
-        self.priced = Some(Priced { step_time, budget, asynchronous, tokens, time });
-        time
     }
 }
 

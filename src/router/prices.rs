@@ -2,8 +2,10 @@
 //!
 //! Knows prices of batches. Does not know what is running anywhere.
 
+use std::sync::Arc;
+
 use super::Facts;
-use crate::step_time::{Batch, Chunk, Decodes};
+use crate::step_time::{Batch, Chunk, Decodes, StepTime};
 use crate::time::Span;
 
 /// Time from one step to the next: the GPU's or the host's, whichever is longer.
@@ -15,22 +17,71 @@ pub fn step(facts: &Facts, chunks: &[Chunk], decodes: Decodes) -> Span {
     }
 }
 
-/// Time to compute this many prompt tokens in steps of the token budget, none of them after a context.
-pub fn prefill(facts: &Facts, tokens: u64) -> Span {
-    let budget = u64::from(facts.engine.max_num_batched_tokens);
-    let of = |tokens: u64| {
-        let chunk = Chunk { tokens: tokens as u32, before: 0, samples: true };
-        step(facts, &[chunk], Decodes::default())
-    };
-    let (full, rest) = (tokens / budget, tokens % budget);
-    let mut time = Span::ZERO;
-    if full > 0 {
-        time += of(budget) * full;
+/// Prices of prefills, each worked out once: a policy that prices every replica at every decision asks for the same lengths
+/// again and again.
+#[derive(Clone, Debug, Default)]
+pub struct Prefills {
+    kinds: Vec<OfKind>,
+}
+
+/// Prices on one kind of replica.
+#[derive(Clone, Debug)]
+struct OfKind {
+    step_time: Arc<dyn StepTime>,
+    budget: u32,
+    asynchronous: bool,
+    /// Time of a step by its prompt tokens, up to the budget; [`UNKNOWN`] until somebody asks.
+    by_tokens: Vec<Span>,
+}
+
+const UNKNOWN: Span = Span::from_ps(u64::MAX);
+
+impl OfKind {
+    fn new(facts: &Facts) -> OfKind {
+        let budget = facts.engine.max_num_batched_tokens;
+        OfKind {
+            step_time: facts.step_time.clone(),
+            budget,
+            asynchronous: facts.engine.async_scheduling,
+            by_tokens: vec![UNKNOWN; budget as usize + 1],
+        }
     }
-    if rest > 0 {
-        time += of(rest);
+
+    fn is_of(&self, facts: &Facts) -> bool {
+        std::ptr::addr_eq(Arc::as_ptr(&self.step_time), Arc::as_ptr(&facts.step_time))
+            && (self.budget, self.asynchronous)
+                == (facts.engine.max_num_batched_tokens, facts.engine.async_scheduling)
     }
-    time
+}
+
+impl Prefills {
+    /// Time to compute this many prompt tokens in steps of the token budget, none of them after a context.
+    pub fn time_of(&mut self, facts: &Facts, tokens: u64) -> Span {
+        let known = self.kinds.iter().position(|kind| kind.is_of(facts));
+        let place = known.unwrap_or_else(|| {
+            self.kinds.push(OfKind::new(facts));
+            self.kinds.len() - 1
+        });
+        let kind = &mut self.kinds[place];
+        let mut step_of = |tokens: u32| {
+            let price = &mut kind.by_tokens[tokens as usize];
+            if *price == UNKNOWN {
+                let chunk = Chunk { tokens, before: 0, samples: true };
+                *price = step(facts, &[chunk], Decodes::default());
+            }
+            *price
+        };
+        let budget = u64::from(kind.budget);
+        let (full, rest) = (tokens / budget, (tokens % budget) as u32);
+        let mut time = Span::ZERO;
+        if full > 0 {
+            time += step_of(budget as u32) * full;
+        }
+        if rest > 0 {
+            time += step_of(rest);
+        }
+        time
+    }
 }
 
 /// GPU time of a prompt in steps of the token budget, of which the `cached` leading tokens are there; the last token is always

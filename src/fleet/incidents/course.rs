@@ -439,7 +439,7 @@ impl<O: Observer + Send> Fleet<O> {
 
     /// When a try may next be found to have failed: only who is down fails, and when its bound says so.
     pub(in crate::fleet) fn next_failure(&self) -> Time {
-        let bounds = self.incidents.down.iter().map(|&server| self.due.of(server));
+        let bounds = self.incidents.down.iter().filter_map(|&server| self.due.of(server));
         bounds.min().unwrap_or(Time::MAX)
     }
 

@@ -144,6 +144,12 @@ impl Roofline {
         self.by_shared_tokens.get(rows as usize).copied().unwrap_or(0)
     }
 
+    /// GPU picoseconds of all kernels, launched without a pause.
+    fn kernels_ps(&self, batch: &Batch<'_>) -> u64 {
+        let tokens = batch.tokens();
+        self.dense_ps(tokens, batch.samples()) + self.attention.cost_ps(batch) + self.shared_ps(tokens)
+    }
+
     /// GPU picoseconds that do not depend on contexts.
     fn dense_ps(&self, tokens: u64, samples: u64) -> u64 {
         let by_tokens = self.by_tokens.get(tokens as usize);
@@ -161,10 +167,8 @@ impl StepTime for Roofline {
         if tokens == 0 {
             return StepCost::default();
         }
-        let gpu_ps =
-            self.dense_ps(tokens, batch.samples()) + self.attention.cost_ps(batch) + self.shared_ps(tokens);
         StepCost {
-            gpu: Span::from_ps(gpu_ps.max(self.floor_ps(tokens))),
+            gpu: Span::from_ps(self.kernels_ps(batch).max(self.floor_ps(tokens))),
             host: self.host.span(batch.sequences()),
         }
     }
@@ -181,16 +185,14 @@ impl StepTime for Roofline {
 
     fn run(&self, decodes: Decodes, steps: u64) -> Series {
         let steps = steps.max(1);
-        let batch = Batch { chunks: &[], decodes };
-        let first = self.cost(&batch);
-        let tokens = batch.tokens();
+        let tokens = u64::from(decodes.count);
         if tokens == 0 {
-            return Series { first, growth: Span::ZERO, count: steps };
+            return Series { first: StepCost::default(), growth: Span::ZERO, count: steps };
         }
         let (growth_ps, mut count) = self.attention.growth_ps(decodes);
         let launch_ps = self.floor_ps(tokens);
-        let kernels_ps =
-            self.dense_ps(tokens, tokens) + self.attention.cost_ps(&batch) + self.shared_ps(tokens);
+        let kernels_ps = self.kernels_ps(&Batch { chunks: &[], decodes });
+        let first = StepCost { gpu: Span::from_ps(kernels_ps.max(launch_ps)), host: self.host.span(tokens) };
         if kernels_ps >= launch_ps {
             return Series { first, growth: Span::from_ps(growth_ps), count: count.min(steps) };
         }
