@@ -42,6 +42,7 @@ impl Recorded {
     pub(super) fn check(&self, summary: &RunSummary, folder: &Path) -> Result<(), CliError> {
         let count = |key: &str| self.0.get(key).and_then(Value::as_u64);
         let p99_ms = self.0.get("e2e").and_then(|e2e| e2e.get("p99_ms")).and_then(Value::as_f64);
+        let good = self.0.get("goodput_share").and_then(Value::as_f64);
         // Numbers in JSON are read to the last bit but one.
         let same = |a: Option<f64>, b: Option<f64>| match (a, b) {
             (Some(a), Some(b)) => (a - b).abs() <= 1e-9 * a.abs(),
@@ -50,7 +51,8 @@ impl Recorded {
         let is_it = count("offered") == Some(summary.offered)
             && count("completed") == Some(summary.completed)
             && count("steps") == Some(summary.steps)
-            && same(p99_ms, summary.e2e.p99_ms);
+            && same(p99_ms, summary.e2e.p99_ms)
+            && same(good, Some(summary.goodput_share));
         match is_it {
             true => Ok(()),
             false => Err(CliError::Input(format!(

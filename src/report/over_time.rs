@@ -87,10 +87,13 @@ fn line(name: &str, length_s: f64, episodes: &[Episode]) -> String {
         format!("{name}: {} s in {stretches} (in windows of some {} s)", number(all_s), number(length_s));
     if let Some(worst) = worst {
         line.push_str(&format!(
-            "; the worst from {} to {} s, {} requests missed, {} times the allowed share at most",
+            "; the worst from {} to {} s, {} missed, {} times the allowed share at most",
             number(worst.from_s),
             number(worst.to_s),
-            worst.missed,
+            match worst.missed {
+                1 => "one request".into(),
+                missed => format!("{missed} requests"),
+            },
             number(worst.worst_burn_rate)
         ));
         if let Some(recovery_s) = worst.recovery_s {

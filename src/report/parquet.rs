@@ -31,7 +31,8 @@ enum Kind {
 }
 
 /// Ends of names of columns that measure something.
-const MEASURES: [&str; 7] = ["_ms", "_s", "_share", "_usage", "_rate", "_factor", "_tokens_usd"];
+const MEASURES: [&str; 8] =
+    ["_ms", "_s", "_share", "_usage", "_rate", "_factor", "_tokens_usd", "mean_replicas"];
 
 /// Columns that name something, even if it looks like a number.
 const NAMES: [&str; 4] = ["name", "finish", "class", "policy"];

@@ -9,11 +9,12 @@ use crate::study::ranking::Ranked;
 use crate::study::sweep::{knee, pareto_front};
 
 /// Columns behind those of the keys.
-const COLUMNS: [&str; 35] = [
+const COLUMNS: [&str; 36] = [
     "name",
     "policy",
     "repetition",
     "replicas",
+    "mean_replicas",
     "offered",
     "completed",
     "rejected",
@@ -97,6 +98,7 @@ fn row(
     usd_per_hour: Option<f64>,
 ) -> [String; COLUMNS.len()] {
     let figure = |value: f64| format!("{value}");
+    let mean_replicas = summary.scaling.as_ref().map_or(f64::from(replicas), |scaling| scaling.mean_replicas);
     let maybe = |value: Option<f64>| value.map_or(String::new(), figure);
     let of = |quantiles: &Quantiles| {
         [quantiles.mean_ms, quantiles.p50_ms, quantiles.p90_ms, quantiles.p99_ms].map(maybe)
@@ -114,6 +116,7 @@ fn row(
         ranked.policy.clone(),
         repetition.to_string(),
         replicas.to_string(),
+        figure(mean_replicas),
         summary.offered.to_string(),
         summary.completed.to_string(),
         summary.rejected.to_string(),

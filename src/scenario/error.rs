@@ -48,7 +48,8 @@ impl ScenarioError {
         let mut quoted = message.split('`').skip(1).step_by(2);
         let unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
         let Some(wrong) = quoted.next().filter(|_| unknown) else {
-            return ScenarioError { file: file.into(), place, message: message.into(), help: None };
+            let message = in_words(message).unwrap_or_else(|| message.into());
+            return ScenarioError { file: file.into(), place, message, help: None };
         };
         let known: Vec<&str> = quoted.collect();
         let what = if message.starts_with("unknown field") { "key" } else { "value" };
@@ -67,6 +68,34 @@ impl ScenarioError {
         let message = message.into();
         ScenarioError { file: file.into(), place, message: format!("{path}: {message}"), help: None }
     }
+}
+
+/// A value of the wrong kind, in the words of a TOML file instead of those of our types; none for other mistakes.
+fn in_words(message: &str) -> Option<String> {
+    if let Some(key) = message.strip_prefix("missing field ") {
+        return Some(format!("{key} is missing here"));
+    }
+    let mismatch =
+        message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "))?;
+    let (got, wanted) = mismatch.rsplit_once(", expected ")?;
+    let wanted = match wanted {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, not below 0",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a string" => "text in quotes",
+        "a boolean" => "true or false",
+        "a sequence" => "a list in [ ]",
+        "a map" => "a table",
+        wanted if wanted.starts_with("struct ") => "a table",
+        wanted => wanted,
+    };
+    let got = match got {
+        "sequence" => "a list",
+        "map" => "a table",
+        // A number or a truth value stands in quotation marks behind its type's name.
+        got => got.split('`').nth(1).unwrap_or(got),
+    };
+    Some(format!("expected {wanted}, got {got}"))
 }
 
 /// "did you mean ...", or the list of all names where none is near.
@@ -168,3 +197,45 @@ impl fmt::Display for ScenarioError {
 }
 
 impl std::error::Error for ScenarioError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_kinds_are_told_in_the_words_of_a_file() {
+        #[derive(serde::Deserialize)]
+        #[expect(dead_code, reason = "only what cannot be read is looked at")]
+        struct Inner {
+            count: u32,
+            share: f64,
+            name: String,
+            list: Vec<bool>,
+        }
+        #[derive(serde::Deserialize)]
+        #[expect(dead_code, reason = "only what cannot be read is looked at")]
+        struct Outer {
+            table: Inner,
+        }
+        let told = |line: &str| {
+            let text = format!("[table]\n{line}\n");
+            let error = toml::from_str::<Outer>(&text).err().expect("something is wrong");
+            ScenarioError::of_toml("f.toml", &text, &error).to_string().lines().next().unwrap().to_string()
+        };
+        assert_eq!(told("count = 0.5"), "f.toml:2:9: expected a whole number, not below 0, got 0.5");
+        assert_eq!(told("count = -1"), "f.toml:2:9: expected a whole number, not below 0, got -1");
+        assert_eq!(
+            told("share = \"a, expected b\""),
+            "f.toml:2:9: expected a number, got string \"a, expected b\""
+        );
+        assert_eq!(told("share = true"), "f.toml:2:9: expected a number, got true");
+        assert_eq!(told("name = 3"), "f.toml:2:8: expected text in quotes, got 3");
+        assert_eq!(told("list = 3"), "f.toml:2:8: expected a list in [ ], got 3");
+        assert_eq!(told("list = [3]"), "f.toml:2:9: expected true or false, got 3");
+        assert_eq!(told("name = [1]"), "f.toml:2:8: expected text in quotes, got a list");
+        assert_eq!(told(""), "f.toml:1:1: `count` is missing here");
+        let error = toml::from_str::<Outer>("table = 3").err().expect("a number is no table");
+        let told = ScenarioError::of_toml("f.toml", "table = 3", &error).to_string();
+        assert!(told.starts_with("f.toml:1:9: expected a table, got 3"), "{told}");
+    }
+}

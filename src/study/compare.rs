@@ -150,7 +150,10 @@ pub fn compare(
         ));
     }
     let given_first = ranking.iter().find(|ranked| ranked.given == 0).map(|ranked| &ranked.repetitions[0]);
-    let mut standing = stand(first, saturation?, &first_jobs, given_first.expect("there is a contender"));
+    let plans = contenders.iter().filter_map(|contender| contender.scenario.autoscaler.as_ref());
+    let most_replicas = plans.map(|plan| plan.scale.most).max();
+    let given_first = given_first.expect("there is a contender");
+    let mut standing = stand(first, saturation?, &first_jobs, given_first, most_replicas);
     let (mut by_batches, mut dependent) = (false, false);
     for ranked in ranking.iter_mut().filter(|ranked| !ranked.outcomes.is_empty()) {
         let scenario = &contenders[ranked.given].scenario;

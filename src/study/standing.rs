@@ -32,12 +32,13 @@ const MOSTLY_ANSWERED: f64 = 0.999;
 /// Fewer requests say nothing of a trend.
 const FEWEST_FOR_TREND: u64 = 1_000;
 
-/// Where the fleet of `scenario` stands, by one run of it.
+/// Where the fleet of `scenario` stands, by one run of it. `most_replicas` is what an autoscaler of any contender may order.
 pub(super) fn stand(
     scenario: &Scenario,
     saturation: Option<f64>,
     jobs: &[Job],
     summary: &RunSummary,
+    most_replicas: Option<u32>,
 ) -> Standing {
     let load = saturation.map(|saturation| summary.offered_requests_per_s / saturation);
     let mut remarks = Vec::new();
@@ -70,8 +71,7 @@ pub(super) fn stand(
         let (rejected, offered) = (summary.rejected, summary.offered);
         remarks.push(format!("{rejected} of {offered} requests were refused under the first contender"));
     }
-    if let Some(plan) = &scenario.autoscaler {
-        let most = plan.scale.most;
+    if let Some(most) = most_replicas {
         remarks.push(format!(
             "replicas, load and saturation are those of the start: an autoscaler may order up to {most} replicas"
         ));

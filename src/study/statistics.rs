@@ -59,10 +59,10 @@ pub struct Intervals {
 }
 
 impl Intervals {
-    /// Of a mean, and of percentiles by a rule.
+    /// Of a mean, and of percentiles by a rule. No latency is below zero, whatever Student's form says of two values.
     pub fn of(mean: Option<Interval>, percentile: impl Fn(f64) -> Option<Interval>) -> Intervals {
         Intervals {
-            mean,
+            mean: mean.map(|mean| Interval { low: mean.low.max(0.0), ..mean }),
             p50: percentile(50.0),
             p90: percentile(90.0),
             p95: percentile(95.0),
@@ -267,6 +267,10 @@ mod tests {
         assert!((got.low - (3.0 - half)).abs() < 1e-5 && (got.high - (3.0 + half)).abs() < 1e-5, "{got:?}");
         assert_eq!(interval(&[1.0]), None);
         assert_eq!(interval(&[2.0, 2.0, 2.0]), None);
+        // t(1, 0.975) = 12.7: of two latencies the plain form reaches far below zero.
+        let of_two = interval(&[10.0, 30.0]);
+        assert!(of_two.is_some_and(|interval| interval.low < 0.0));
+        assert_eq!(Intervals::of(of_two, |_| None).mean.map(|mean| mean.low), Some(0.0));
     }
 
     #[test]

@@ -136,7 +136,7 @@ fn a_broken_pipe_is_no_error() {
 const WRONG: &[(&str, &str, &[&str])] = &[
     ("seed = 3", "sede = 3", &["scenario.toml:2:1", "unknown key `sede`", "did you mean `seed`?", "^^^^"]),
     ("count = 3", "count = 0", &["scenario.toml:13:9", "at least 1", "^"]),
-    ("count = 3", "count = -2", &["scenario.toml:13:9", "invalid value", "-2"]),
+    ("count = 3", "count = -2", &["scenario.toml:13:9", "expected a whole number, not below 0, got -2"]),
     ("gpu = \"h100-sxm\"", "gpu = \"h10-sxm\"", &["scenario.toml:15:7", "did you mean `h100-sxm`?"]),
     ("model = \"Llama-3.1-8B\"", "model = \"Lama-3.1-8B\"", &["scenario.toml:14:9", "did you mean"]),
     ("rate_per_s = 30", "rate_per_s = 0", &["arrivals.rate_per_s", "above 0"]),

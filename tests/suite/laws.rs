@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use tailcast::observe::{GapRun, Observer, StepRun};
-use tailcast::replica::{EngineEvent, Limit, Replica};
+use tailcast::replica::{EngineEvent, Input, Limit, Replica};
 use tailcast::request::{EngineOutcome, Finish};
 use tailcast::time::{Span, Time};
 
@@ -160,6 +160,35 @@ proptest! {
             let _ = ends(&mut replica);
             rounds += 1;
             prop_assert!(rounds < 1_000_000, "no headway");
+        }
+        prop_assert!(replica.is_idle());
+    }
+
+    /// The same where requests come in while it lives, and each mends what was said before it.
+    #[test]
+    fn arrivals_leave_the_next_completion_early_enough(case in case()) {
+        let mut offers: Vec<_> = case.offers.iter().collect();
+        offers.sort_by_key(|offer| offer.at_us);
+        let mut replica = Replica::new(case.engine.clone(), std::sync::Arc::new(case.step_time));
+        let mut heard = Heard::default();
+        let mut bound: Option<Time> = None;
+        let just_before = |at: Time| Time::from_ps(at.as_ps().saturating_sub(1));
+        for (seq, offer) in offers.into_iter().enumerate() {
+            let at = Time::ZERO + Span::from_us(offer.at_us);
+            while let Some(due) = bound.filter(|due| *due < at) {
+                replica.advance(Limit::Time(due), &mut heard);
+                prop_assert!(replica.take_events().all(|event| event.at() >= due), "something came out before {:?}", due);
+                bound = replica.next_completion();
+            }
+            replica.advance(Limit::Time(just_before(at)), &mut heard);
+            prop_assert!(replica.take_events().next().is_none(), "something came out before {:?}", bound);
+            replica.deliver(at, seq as u64, Input::Add(offer.request.clone()));
+            bound = replica.next_completion_with_arrival(bound, at);
+        }
+        while let Some(due) = bound {
+            replica.advance(Limit::Time(due), &mut heard);
+            prop_assert!(replica.take_events().all(|event| event.at() >= due), "something came out before {:?}", due);
+            bound = replica.next_completion();
         }
         prop_assert!(replica.is_idle());
     }
