@@ -8,8 +8,14 @@ use super::Facts;
 use crate::step_time::{Batch, Chunk, Decodes, StepTime};
 use crate::time::Span;
 
-/// Time from one step to the next: the GPU's or the host's, whichever is longer.
-pub fn step(facts: &Facts, chunks: &[Chunk], decodes: Decodes) -> Span {
+/// Time from one step to the next: the GPU's or the host's, whichever is longer. A policy may count more who decode than an
+/// engine runs; the others wait, so the price is that of a full batch with the same mean context.
+pub fn step(facts: &Facts, chunks: &[Chunk], mut decodes: Decodes) -> Span {
+    let most = facts.engine.max_num_seqs.min(facts.engine.max_num_batched_tokens);
+    if decodes.count > most {
+        decodes.context_sum = decodes.context_sum * u64::from(most) / u64::from(decodes.count);
+        decodes.count = most;
+    }
     let cost = facts.step_time.cost(&Batch { chunks, decodes });
     match facts.engine.async_scheduling {
         true => cost.gpu.max(cost.host),
@@ -103,6 +109,17 @@ mod tests {
     use super::*;
     use crate::router::Glance;
     use crate::router::tests::Scene;
+
+    #[test]
+    fn nobody_decodes_beside_a_full_batch() {
+        let scene = Scene::of(1);
+        let facts = scene.facts(0);
+        let most = facts.engine.max_num_seqs;
+        let of = |count: u32| Decodes { count, context_sum: u64::from(count) * 1_000, context_max: 0 };
+        assert!(step(facts, &[], of(most)) > step(facts, &[], of(most - 1)));
+        assert_eq!(step(facts, &[], of(most + 1)), step(facts, &[], of(most)));
+        assert_eq!(step(facts, &[], of(3 * most)), step(facts, &[], of(most)));
+    }
 
     /// 5 ms a step, 30 us a token, 25 ns a token of context; 2,048 tokens a step.
     #[test]

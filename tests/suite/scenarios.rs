@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use tailcast::router::POLICIES;
 use tempfile::TempDir;
 
+use crate::bad_days::ran;
 use crate::cli::{SCENARIO, folder_with, stderr, stdout, tailcast};
 
 /// Classes are counted apart, each by its own limits, and together they are all.
@@ -86,4 +88,21 @@ fn the_scenarios_that_ship_run() {
         count += 1;
     }
     assert!(count >= 40);
+}
+
+/// A fleet that is flooded far beyond its slots: no policy's view of it, nor a price it asks for, is too much for the tables of a
+/// real card.
+#[test]
+fn every_policy_bears_a_flood() {
+    for policy in POLICIES.iter().filter(|policy| policy.name != "script") {
+        let text = format!(
+            "[workload]\nrequests = 150\narrivals = {{ rate_per_s = 500.0 }}\nprompt_tokens = {{ distribution = \"fixed\", tokens = 40 }}\n\
+             output_tokens = {{ distribution = \"fixed\", tokens = 50 }}\n[[replicas]]\ncount = 2\nmodel = \"llama-3.1-8b\"\n\
+             gpu = \"a100-80-sxm\"\nmax_num_seqs = 8\n[router]\npolicy = \"{}\"\n",
+            policy.name
+        );
+        let (outcomes, summary) = ran(&text);
+        assert_eq!(outcomes.len(), 150, "{}", policy.name);
+        assert_eq!(summary.completed + summary.rejected, 150, "{}", policy.name);
+    }
 }
