@@ -44,6 +44,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
         Some(_) => FEWEST_REPETITIONS,
         None => 1,
     })?;
+    if let Some(most) = arguments.until_decided
+        && loaded.file.repeat > most
+    {
+        return Err(CliError::Input(format!(
+            "--until-decided: expected at least the {} repetitions of the scenario, got {most}\nhelp: it goes on from `repeat` on; lower that, or \
+             raise the most",
+            loaded.file.repeat
+        )));
+    }
     let product = arguments.product.as_deref().map(product_named).transpose()?;
     let (contenders, policies) = match product {
         // Variants are of the scenario's own making: the verdict is on what the product offers.

@@ -19,8 +19,24 @@ pub(super) const TEMPORARY: &str = ".tailcast-";
 /// Refuses a folder that holds something else than a result, before anything is computed.
 pub(super) fn check_replaceable(out: &Path) -> Result<(), CliError> {
     let is_empty = || fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
-    if !out.exists() || (out.is_dir() && (is_empty() || out.join(SUMMARY).is_file())) {
+    if !out.exists() || (out.is_dir() && is_empty()) {
         return Ok(());
+    }
+    if out.is_dir() && out.join(SUMMARY).is_file() {
+        // The whole folder is replaced, so nothing may lie in it that somebody else has put there.
+        let mut foreign: Vec<String> = fs::read_dir(out)
+            .map_err(|error| cannot(out, &error))?
+            .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+            .filter(|name| !is_of_result(name))
+            .collect();
+        foreign.sort_unstable();
+        return match foreign.first() {
+            None => Ok(()),
+            Some(name) => Err(CliError::Input(format!(
+                "{} would be replaced, and `{name}` in it is no file of a result\nhelp: move it elsewhere, or name another folder with --out",
+                out.display()
+            ))),
+        };
     }
     Err(CliError::Input(format!(
         "{} is there already and is no result of tailcast (it has no {SUMMARY})\nhelp: name another folder with --out",
@@ -84,6 +100,19 @@ pub(super) fn put(file: &Path, bytes: &[u8]) -> Result<(), CliError> {
 
 /// Files that a result consists of.
 const OWN: [&str; 5] = [SUMMARY, "scenario.toml", "requests.csv", "windows.csv", "timeline.csv"];
+
+/// Whether a file of this name is made by us: part of a result, or made from one.
+fn is_of_result(name: &str) -> bool {
+    let (stem, ending) = name.rsplit_once('.').unwrap_or((name, ""));
+    match ending {
+        "svg" | "png" => {
+            stem.starts_with("replicas-")
+                || ["ttft-cdf", "e2e-cdf", "e2e-tail", "e2e-over-time", "capacity"].contains(&stem)
+        }
+        "parquet" => OWN.contains(&&*format!("{stem}.csv")),
+        _ => OWN.contains(&name) || name == "report.html" || name.starts_with(TEMPORARY),
+    }
+}
 
 /// Refuses to write over a result's own files.
 pub(super) fn check_not_own(file: &Path) -> Result<(), CliError> {

@@ -111,7 +111,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
             compared(&contenders, traces.clone()).map_err(|error| in_cell(error, &plan, cell))?;
         let rows = report::rows(cell, &plan.cells[cell], &comparison, &contenders)
             .map_err(|error| CliError::Write(error.to_string()))?;
-        put(&cell_file(&out, cell), &rows)?;
+        put_cell(&out, cell, &rows)?;
         bar.inc(1);
         Ok(())
     };
@@ -145,16 +145,14 @@ pub(super) fn merge(arguments: &MergeArguments) -> Result<ExitCode, CliError> {
     let plan = &plans[0];
     open(&arguments.out, plan)?;
     for cell in 0..plan.cells.len() {
-        let made = arguments.shards.iter().map(|shard| cell_file(shard, cell)).find(|file| file.is_file());
-        let Some(made) = made.or_else(|| Some(cell_file(&arguments.out, cell)).filter(|file| file.is_file()))
-        else {
+        let folders = arguments.shards.iter().chain([&arguments.out]);
+        let Some(made) = folders.into_iter().find(|folder| cell_file(folder, cell).is_file()) else {
             return Err(CliError::Input(format!(
                 "cell {cell} is in none of the shards\nhelp: run the shard that has it, cell {cell} of {}, to its end",
                 plan.cells.len()
             )));
         };
-        let rows = fs::read(&made).map_err(|error| cannot(&made, &error))?;
-        put(&cell_file(&arguments.out, cell), &rows)?;
+        put_cell(&arguments.out, cell, &read_cell(made, cell)?)?;
     }
     finish(&arguments.out, plan, false)
 }
@@ -258,6 +256,44 @@ fn cell_file(out: &Path, cell: usize) -> PathBuf {
     out.join(CELLS).join(format!("{cell:06}.csv"))
 }
 
+/// What stands before the digest in the last line of a cell's file.
+const DIGEST: &[u8] = b"# blake3 ";
+
+/// The digest of a cell's rows, which are of this cell alone.
+fn cell_digest(cell: usize, rows: &[u8]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(cell as u64).to_le_bytes());
+    hasher.update(rows);
+    hasher.finalize().to_hex().to_string()
+}
+
+/// Writes a cell's rows, and behind them their digest.
+fn put_cell(out: &Path, cell: usize, rows: &[u8]) -> Result<(), CliError> {
+    let digest = cell_digest(cell, rows);
+    put(&cell_file(out, cell), &[rows, DIGEST, digest.as_bytes(), b"\n"].concat())
+}
+
+/// A cell's rows, if they are those that were written.
+fn read_cell(folder: &Path, cell: usize) -> Result<Vec<u8>, CliError> {
+    let file = cell_file(folder, cell);
+    let mut bytes = fs::read(&file).map_err(|error| cannot(&file, &error))?;
+    let rows = bytes.windows(DIGEST.len()).rposition(|place| place == DIGEST);
+    let whole = rows.filter(|&rows| {
+        let digest = &bytes[rows + DIGEST.len()..];
+        digest.strip_suffix(b"\n") == Some(cell_digest(cell, &bytes[..rows]).as_bytes())
+    });
+    match whole {
+        Some(rows) => {
+            bytes.truncate(rows);
+            Ok(bytes)
+        }
+        None => Err(CliError::Input(format!(
+            "{}: this is not what the sweep wrote there for cell {cell}\nhelp: remove the file and run the sweep again",
+            file.display()
+        ))),
+    }
+}
+
 fn read_plan(folder: &Path) -> Result<Plan, CliError> {
     let file = folder.join(PLAN);
     let text = fs::read_to_string(&file).map_err(|error| {
@@ -303,8 +339,7 @@ fn open(out: &Path, plan: &Plan) -> Result<(), CliError> {
 fn finish(out: &Path, plan: &Plan, quiet: bool) -> Result<ExitCode, CliError> {
     let mut table = report::head(&plan.keys).map_err(|error| CliError::Write(error.to_string()))?;
     for cell in 0..plan.cells.len() {
-        let file = cell_file(out, cell);
-        table.extend(fs::read(&file).map_err(|error| cannot(&file, &error))?);
+        table.extend(read_cell(out, cell)?);
     }
     let findings = Findings::of(&table).map_err(|error| {
         CliError::Input(format!(

@@ -289,8 +289,10 @@ impl Findings {
         let ms = |mean: &Mean| {
             if mean.load.is_some_and(|load| load > 1.0) { f64::INFINITY } else { mean.e2e_p99_ms }
         };
+        // The last digits of a mean depend on how many were added up; nobody is cheaper by those.
+        let told = |usd: f64| format!("{usd:.9e}").parse().unwrap_or(usd);
         let points: Option<Vec<(f64, f64)>> =
-            self.means.iter().map(|mean| Some((mean.usd_per_million?, ms(mean)))).collect();
+            self.means.iter().map(|mean| Some((told(mean.usd_per_million?), ms(mean)))).collect();
         match points {
             Some(points) if points.iter().any(|point| point.0 != points[0].0) => pareto_front(&points),
             _ => Vec::new(),

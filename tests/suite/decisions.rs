@@ -209,6 +209,51 @@ fn a_sweep_goes_on_where_it_was_stopped() {
     }
     let missing = refused(at, &["merge", "part1", "part3", "--out", "less"]);
     assert!(missing.contains("cell 1 is in none of the shards"), "{missing}");
+    // A cell that was changed, cut off, emptied or taken from another place is no cell.
+    let cell = at.join("part2/cells/000001.csv");
+    let made = fs::read_to_string(&cell).unwrap();
+    let second = made.lines().skip(1).map(|line| format!("{line}\n")).collect::<String>();
+    let other = fs::read_to_string(at.join("part2/cells/000004.csv")).unwrap();
+    for (place, wrong) in
+        ["", &second, &other, made.trim_end(), &made.replace("20", "21")].into_iter().enumerate()
+    {
+        fs::write(&cell, wrong).unwrap();
+        let out = format!("damaged{place}");
+        let told = refused(at, &["merge", "part1", "part2", "part3", "--out", &out]);
+        assert!(
+            told.contains("part2/cells/000001.csv: this is not what the sweep wrote there for cell 1"),
+            "{told}"
+        );
+        assert!(!at.join(out).join("sweep.csv").exists());
+    }
+    fs::write(kept, "").unwrap();
+    assert!(refused(at, &[&SWEEP[..], &["stopped"]].concat()).contains("000004.csv: this is not what"));
+}
+
+/// A result takes the place of a result, never that of what somebody has put there.
+#[test]
+fn files_of_others_are_not_replaced() {
+    let folder = folder_with(SCENARIO);
+    let at = folder.path();
+    let again = ["run", "scenario.toml", "--quiet", "--out", "one"];
+    run(at, &again);
+    run(at, &["report", "one", "--quiet"]);
+    run(at, &["export", "parquet", "one"]);
+    run(at, &again);
+    assert!(!at.join("one/report.html").exists());
+    for name in ["notes.txt", "mine.png", "sub"] {
+        let mine = at.join("one").join(name);
+        if name == "sub" {
+            fs::create_dir(&mine).unwrap()
+        } else {
+            fs::write(&mine, "mine").unwrap()
+        }
+        let told = refused(at, &again);
+        assert!(told.contains(&format!("`{name}` in it is no file of a result")), "{told}");
+        assert!(mine.exists() && at.join("one/summary.json").exists());
+        if name == "sub" { fs::remove_dir(&mine).unwrap() } else { fs::remove_file(&mine).unwrap() }
+    }
+    run(at, &again);
 }
 
 #[test]
@@ -286,6 +331,25 @@ fn a_decided_comparison_runs_again_to_the_same_bytes() {
         serde_json::from_slice(&fs::read(at.join(name).join("summary.json")).unwrap()).unwrap()
     };
     assert_eq!(of("one")["ranking"][0]["repetitions"], of("two")["ranking"][0]["repetitions"], "{again}");
+}
+
+#[test]
+fn the_most_repetitions_are_the_most() {
+    let folder = folder_with(SCENARIO);
+    let few = [
+        "compare",
+        "scenario.toml",
+        "--set",
+        "repeat=9",
+        "--until-decided=8",
+        "--policies",
+        "random,round-robin",
+    ];
+    let told = refused(folder.path(), &few);
+    assert!(
+        told.contains("--until-decided: expected at least the 9 repetitions of the scenario, got 8"),
+        "{told}"
+    );
 }
 
 /// Policies that decide alike are decided at once, however alike; one that is far behind is told from the first.

@@ -240,8 +240,11 @@ proptest! {
                 prop_assert!(request.e2e[part] >= 0, "{:?} of {:?}\n{}", part, request, text);
                 prop_assert!(request.ttft[part] <= request.e2e[part] || part == Part::SlowedByBatch);
             }
-            let preempted = request.outcome.engine.as_ref().unwrap().preemptions > 0;
-            prop_assert_eq!(request.e2e[Part::Preempted] > 0, preempted, "{:?}\n{}", request, text);
+            let preemptions = request.outcome.engine.as_ref().unwrap().preemptions;
+            let lost_time = request.e2e[Part::Preempted] > 0;
+            // In asynchronous mode one may lose its blocks while its last token is in flight, and that costs it nothing.
+            let at_the_last = preemptions == 1 && text.contains("async_scheduling = true");
+            prop_assert!(lost_time == (preemptions > 0) || (!lost_time && at_the_last), "{:?}\n{}", request, text);
         }
         for story in explanation.stories.iter().take(2) {
             let id = story.request.outcome.attempt.request;
