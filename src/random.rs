@@ -72,6 +72,10 @@ pub enum Purpose {
     Backoff,
     /// When the first scrape for an autoscaler falls.
     ScrapePhase,
+    /// Which messages get lost on their way; its index is the request, the try and the way.
+    PacketLoss,
+    /// Which requests that can wait are refused before a fleet is saturated.
+    Shedding,
 }
 
 impl Seed {

@@ -7,9 +7,29 @@ use std::sync::Arc;
 
 use crate::time::{Span, Time};
 
-/// Number of a request in its run, in order of sending.
+/// Number of a request in its run, in order of sending; below 2^31.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct RequestId(pub u32);
+
+/// The bit that a second copy's number has set.
+const HEDGE: u32 = 1 << 31;
+
+impl RequestId {
+    /// The number under which engines and policies know a second copy of this request.
+    pub const fn hedge(self) -> RequestId {
+        RequestId(self.0 | HEDGE)
+    }
+
+    /// Whether it is that of a second copy.
+    pub const fn is_hedge(self) -> bool {
+        self.0 & HEDGE != 0
+    }
+
+    /// The number of the request itself, whichever copy this is.
+    pub const fn original(self) -> RequestId {
+        RequestId(self.0 & !HEDGE)
+    }
+}
 
 /// A stretch of identified tokens: positions `position .. position + tokens` of stream `stream`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -241,6 +261,34 @@ pub struct EngineOutcome {
     pub finish: Finish,
 }
 
+impl EngineOutcome {
+    /// Of a request that no scheduler ever had: turned away, or lost, at `at`.
+    pub fn turned_away(request: &Request, at: Time, finish: Finish) -> EngineOutcome {
+        EngineOutcome {
+            id: request.id,
+            attempt: request.attempt,
+            queued: at,
+            scheduled: None,
+            first_token: None,
+            done: at,
+            output_tokens: 0,
+            cached_tokens: 0,
+            preemptions: 0,
+            decode_parts: Ledger::default(),
+            finish,
+        }
+    }
+}
+
+/// The way of an attempt that was not the plain one: not the first, a second copy, or on a network that was not as usual.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Detour {
+    /// When it set out from its client, or would have, where its gateway sent it once more.
+    pub set_out: Time,
+    /// When it left its gateway.
+    pub left: Time,
+}
+
 /// What became of an attempt, as its client saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -264,6 +312,8 @@ pub struct Outcome {
     pub engine: Option<EngineOutcome>,
     /// How it ended.
     pub finish: Finish,
+    /// Its way to a replica, where that was not the plain one.
+    pub detour: Option<Box<Detour>>,
 }
 
 impl Outcome {

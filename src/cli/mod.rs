@@ -84,8 +84,8 @@ struct RunOptions {
     /// Change a key: key=value, such as workload.rate_scale=2; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Another seed than the scenario's
-    #[arg(long)]
+    /// Another seed than the scenario's, at most 2^63 - 1
+    #[arg(long, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     seed: Option<u64>,
     #[command(flatten)]
     threads: Threads,

@@ -56,14 +56,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     Recorded::of(&result.summary, &best.name).check(&best.repetitions[0], folder)?;
     let explained = arguments.threads.run(|| {
         let (scenario, jobs) = first_repetition(&result.contenders, &mut traces, which)?;
-        let explanation = if scenario.has_bad_days() { None } else { Some(explain(&scenario, &jobs)?) };
+        let explanation = explain(&scenario, &jobs)?;
         Ok::<_, StudyError>((scenario, explanation))
     })?;
     let (scenario, explanation) = explained.map_err(CliError::input)?;
     let report = Report {
         comparison: &comparison,
         scenario: &scenario,
-        explanation: explanation.as_ref(),
+        explanation: &explanation,
         load_curve: &curve,
         scenario_text: &scenario_text,
     };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::CliError;
 use crate::report::plots::Plot;
-use crate::report::{csv, figures, json, over_time};
+use crate::report::{capacity, csv, figures, json, over_time};
 use crate::scenario::ScenarioError;
 use crate::study::Comparison;
 
@@ -24,13 +24,12 @@ pub(super) fn check_replaceable(out: &Path) -> Result<(), CliError> {
     }
     if out.is_dir() && out.join(SUMMARY).is_file() {
         // The whole folder is replaced, so nothing may lie in it that somebody else has put there.
-        let mut foreign: Vec<String> = fs::read_dir(out)
+        let foreign = fs::read_dir(out)
             .map_err(|error| cannot(out, &error))?
             .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
             .filter(|name| !is_of_result(name))
-            .collect();
-        foreign.sort_unstable();
-        return match foreign.first() {
+            .min();
+        return match foreign {
             None => Ok(()),
             Some(name) => Err(CliError::Input(format!(
                 "{} would be replaced, and `{name}` in it is no file of a result\nhelp: move it elsewhere, or name another folder with --out",
@@ -105,10 +104,7 @@ const OWN: [&str; 5] = [SUMMARY, "scenario.toml", "requests.csv", "windows.csv",
 fn is_of_result(name: &str) -> bool {
     let (stem, ending) = name.rsplit_once('.').unwrap_or((name, ""));
     match ending {
-        "svg" | "png" => {
-            stem.starts_with("replicas-")
-                || ["ttft-cdf", "e2e-cdf", "e2e-tail", "e2e-over-time", "capacity"].contains(&stem)
-        }
+        "svg" | "png" => figures::is_one(stem) || stem == capacity::CURVE,
         "parquet" => OWN.contains(&&*format!("{stem}.csv")),
         _ => OWN.contains(&name) || name == "report.html" || name.starts_with(TEMPORARY),
     }

@@ -310,11 +310,13 @@ fn read_plan(folder: &Path) -> Result<Plan, CliError> {
     })
 }
 
-/// Makes the folder, or finds that it is of this very sweep.
+/// Makes the folder, or finds that it is of this very sweep, or of one of which nothing is done.
 fn open(out: &Path, plan: &Plan) -> Result<(), CliError> {
     if out.join(PLAN).is_file() {
+        let nothing_done = fs::read_dir(out.join(CELLS)).map_or(true, |mut cells| cells.next().is_none());
         return match read_plan(out)? == *plan {
             true => Ok(()),
+            false if nothing_done => put_plan(out, plan),
             false => Err(CliError::Input(format!(
                 "{} holds another sweep: another scenario or trace, other keys, values or policies, or another version\nhelp: name another \
                  folder with --out, or remove that one",
@@ -331,6 +333,10 @@ fn open(out: &Path, plan: &Plan) -> Result<(), CliError> {
             out.display()
         )));
     }
+    put_plan(out, plan)
+}
+
+fn put_plan(out: &Path, plan: &Plan) -> Result<(), CliError> {
     let text = serde_json::to_string_pretty(plan).map_err(|error| CliError::Write(error.to_string()))?;
     put(&out.join(PLAN), (text + "\n").as_bytes())
 }

@@ -3,9 +3,7 @@
 //! A recorder beside an engine. Time between two processed outputs belongs to the step whose output ends it. Whoever is here books
 //! it: who was in the step, by what the step would have taken alone and why it took longer; who was not, by what kept it waiting.
 
-use std::collections::VecDeque;
-
-use rustc_hash::FxHashMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::alone::Alone;
 use super::parts::{Part, Parts};
@@ -43,9 +41,11 @@ pub(super) struct Surroundings {
     pub(super) decoding_beside: u64,
 }
 
-/// A request that is here.
+/// A try at a request: who comes again may be on its way here before its engine knows that the try before was given up.
+type Key = (RequestId, u32);
+
+/// A try that is here, or nearly.
 struct Live {
-    id: RequestId,
     booked_until: Time,
     parts: Parts,
     before_first_token: Option<Parts>,
@@ -66,7 +66,7 @@ impl Live {
 
 /// One request's part of a step in flight.
 struct PartOfStep {
-    id: RequestId,
+    key: Key,
     is_prompt: bool,
     /// GPU time of the step without prompts of others.
     without_prompts: Span,
@@ -74,7 +74,10 @@ struct PartOfStep {
 
 struct InFlight {
     index: u64,
+    /// At the pace of its card.
     gpu: Span,
+    /// What the pace of its replica adds to that; below zero if that is quicker.
+    paced_ps: i64,
     prompt_tokens: u64,
     decodes: u32,
     parts: Vec<PartOfStep>,
@@ -83,10 +86,11 @@ struct InFlight {
 /// The recorder.
 pub(super) struct Booking<'a> {
     facts: &'a Facts,
-    /// Places among `live`, looked up only.
-    places: FxHashMap<RequestId, usize>,
-    live: Vec<Live>,
+    live: BTreeMap<Key, Live>,
     in_flight: VecDeque<InFlight>,
+    /// Orders of another pace, soonest first, and the pace that holds: so many thousandths.
+    paces: VecDeque<(Time, u32)>,
+    per_mille: u32,
     pub(super) ended: Vec<Booked>,
 }
 
@@ -94,18 +98,17 @@ impl<'a> Booking<'a> {
     pub(super) fn new(facts: &'a Facts) -> Booking<'a> {
         Booking {
             facts,
-            places: FxHashMap::default(),
-            live: Vec::new(),
+            live: BTreeMap::new(),
             in_flight: VecDeque::new(),
+            paces: VecDeque::new(),
+            per_mille: 1_000,
             ended: Vec::new(),
         }
     }
 
-    /// A request is on its way into the engine.
-    pub(super) fn delivered(&mut self, id: RequestId, at: Time, at_delivery: Signals) {
-        self.places.insert(id, self.live.len());
-        self.live.push(Live {
-            id,
+    /// A try is on its way into the engine.
+    pub(super) fn delivered(&mut self, key: Key, at: Time, at_delivery: Signals) {
+        let live = Live {
             booked_until: at,
             parts: Parts::default(),
             before_first_token: None,
@@ -114,16 +117,18 @@ impl<'a> Booking<'a> {
             alone: Alone::new(self.facts.engine.async_scheduling),
             chunks: Vec::new(),
             surroundings: Surroundings { at_delivery, ..Surroundings::default() },
-        });
+        };
+        self.live.insert(key, live);
     }
 
-    fn remove(&mut self, id: RequestId) -> Option<Live> {
-        let place = self.places.remove(&id)?;
-        let live = self.live.swap_remove(place);
-        if let Some(moved) = self.live.get(place) {
-            self.places.insert(moved.id, place);
-        }
-        Some(live)
+    /// From `at` on, steps take so many thousandths of what they would on its card.
+    pub(super) fn paced(&mut self, at: Time, per_mille: u32) {
+        self.paces.push_back((at, per_mille));
+    }
+
+    /// The try that the engine has: of several the first.
+    fn key_of(&self, id: RequestId) -> Option<Key> {
+        self.live.range((id, 0)..=(id, u32::MAX)).next().map(|(key, _)| *key)
     }
 
     fn cost(&self, chunks: &[Chunk], decodes: Decodes) -> StepCost {
@@ -142,7 +147,11 @@ impl<'a> Booking<'a> {
         live.parts.add(if part.is_prompt { Part::OwnPrefill } else { Part::Decode }, alone);
         let by_prompts = step.gpu.saturating_sub(part.without_prompts).min(took.saturating_sub(alone));
         live.parts.add(Part::BehindPrefill, by_prompts);
-        live.parts[Part::SlowedByBatch] += took.as_ps() as i64 - (alone + by_prompts).as_ps() as i64;
+        let rest_ps = took.as_ps() as i64 - (alone + by_prompts).as_ps() as i64;
+        // No more than there is, and nothing that is not there.
+        let by_pace_ps = step.paced_ps.clamp(rest_ps.min(0), rest_ps.max(0));
+        live.parts[Part::SlowReplica] += by_pace_ps;
+        live.parts[Part::SlowedByBatch] += rest_ps - by_pace_ps;
         if !part.is_prompt {
             live.surroundings.decode_steps += 1;
             live.surroundings.decoding_beside += u64::from(step.decodes);
@@ -173,10 +182,13 @@ fn is_prompt(part: &Scheduled) -> bool {
 }
 
 impl Recorder for Booking<'_> {
-    fn scheduled(&mut self, index: u64, _at: Time, step: &Step, scheduler: &Scheduler) {
+    fn scheduled(&mut self, index: u64, at: Time, step: &Step, scheduler: &Scheduler) {
+        while let Some((_, per_mille)) = self.paces.pop_front_if(|(since, _)| *since <= at) {
+            self.per_mille = per_mille;
+        }
         for id in &step.preempted {
-            if let Some(&place) = self.places.get(id) {
-                self.live[place].recovering = Some((index, u64::MAX));
+            if let Some(live) = self.key_of(*id).and_then(|key| self.live.get_mut(&key)) {
+                live.recovering = Some((index, u64::MAX));
             }
         }
         let (mut prompts, mut drafts, mut decodes) = (Vec::new(), Vec::new(), Decodes::default());
@@ -195,7 +207,7 @@ impl Recorder for Booking<'_> {
         };
         let mut parts = Vec::with_capacity(step.scheduled.len());
         for part in &step.scheduled {
-            let Some(&place) = self.places.get(&part.id) else { continue };
+            let Some(key) = self.key_of(part.id) else { continue };
             let chunk = scheduler.chunk_of(part);
             let is_prompt = chunk.is_some() && is_prompt(part);
             let alone = match chunk {
@@ -214,7 +226,7 @@ impl Recorder for Booking<'_> {
                 _ if is_prompt => gpu,
                 _ => no_prompts,
             };
-            let live = &mut self.live[place];
+            let Some(live) = self.live.get_mut(&key) else { continue };
             live.first_step.get_or_insert(index);
             live.alone.compose(alone);
             if let (Some(chunk), true, None) = (chunk, is_prompt, live.recovering) {
@@ -226,34 +238,35 @@ impl Recorder for Booking<'_> {
             {
                 *to = index;
             }
-            parts.push(PartOfStep { id: part.id, is_prompt, without_prompts });
+            parts.push(PartOfStep { key, is_prompt, without_prompts });
         }
         let prompt_tokens = prompts.iter().map(|chunk| u64::from(chunk.tokens)).sum();
-        self.in_flight.push_back(InFlight { index, gpu, prompt_tokens, decodes: decodes.count, parts });
+        let paced_ps = gpu.as_ps() as i64 * (i64::from(self.per_mille) - 1_000) / 1_000;
+        let decodes = decodes.count;
+        self.in_flight.push_back(InFlight { index, gpu, paced_ps, prompt_tokens, decodes, parts });
     }
 
     fn processed(&mut self, index: u64, at: Time, events: &[EngineEvent], _scheduler: &Scheduler) {
         let Some(step) = self.in_flight.pop_front() else { return };
         debug_assert_eq!(step.index, index, "outputs are processed in order");
         for part in &step.parts {
-            if let Some(&place) = self.places.get(&part.id) {
-                Self::book_part(&mut self.live[place], at, &step, part);
+            if let Some(live) = self.live.get_mut(&part.key) {
+                Self::book_part(live, at, &step, part);
             }
         }
         // Whoever was in the step is booked up to now; whoever is on its way here books from its delivery on.
-        for live in self.live.iter_mut().filter(|live| live.booked_until < at) {
+        for live in self.live.values_mut().filter(|live| live.booked_until < at) {
             Self::book_wait(live, at, &step);
         }
         for event in events {
             match event {
-                EngineEvent::FirstToken { id, .. } => {
-                    if let Some(&place) = self.places.get(id) {
-                        let live = &mut self.live[place];
+                EngineEvent::FirstToken { id, attempt, .. } => {
+                    if let Some(live) = self.live.get_mut(&(*id, *attempt)) {
                         live.before_first_token = Some(live.parts);
                     }
                 }
                 EngineEvent::Ended(outcome) => {
-                    let Some(live) = self.remove(outcome.id) else { continue };
+                    let Some(live) = self.live.remove(&(outcome.id, outcome.attempt)) else { continue };
                     self.ended.push(Booked {
                         outcome: outcome.clone(),
                         before_first_token: live.before_first_token.unwrap_or_default(),
@@ -269,6 +282,13 @@ impl Recorder for Booking<'_> {
     fn load_finished(&mut self, _id: RequestId) {}
 
     fn aborted(&mut self, id: RequestId) {
-        self.remove(id);
+        if let Some(key) = self.key_of(id) {
+            self.live.remove(&key);
+        }
+    }
+
+    fn crashed(&mut self) {
+        self.live.clear();
+        self.in_flight.clear();
     }
 }

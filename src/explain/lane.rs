@@ -5,54 +5,73 @@
 
 use super::booking::{Booked, Booking};
 use crate::fleet::{Delivery, End};
-use crate::replica::{Input, Limit, Path, Replica};
-use crate::request::RequestId;
+use crate::replica::{Control, Input, Limit, Path, Replica};
+use crate::request::{Attempt, Request, RequestId};
 use crate::router::{Facts, Server};
 use crate::time::Time;
 
 /// What a life tells.
 pub(super) struct Life {
     pub(super) booked: Vec<Booked>,
-    /// Requests that went elsewhere, with the prompt tokens that were cached here, where there were any.
-    pub(super) cached: Vec<(RequestId, u32)>,
-    /// Requests asked about that went elsewhere, with their end here; none if never.
-    pub(super) ends: Vec<(RequestId, Option<Time>)>,
+    /// Tries that went elsewhere, with the prompt tokens that were cached here, where there were any.
+    pub(super) cached: Vec<(Attempt, u32)>,
+    /// Tries asked about that went elsewhere, with their end here; none if never.
+    pub(super) ends: Vec<(Attempt, Option<Time>)>,
 }
 
-/// Lives through `deliveries`, all of the fleet in order of time. `asked` are the requests whose end is wanted wherever they went,
-/// in order.
+/// Lives through `deliveries`, all of the fleet in order of time. `asked` are the tries whose end is wanted wherever they went, in
+/// order.
 pub(super) fn live_again(
     server: Server,
     facts: &Facts,
     deliveries: &[(Server, &Delivery)],
-    asked: &[RequestId],
+    asked: &[Attempt],
     end: End,
 ) -> Life {
     let mut replica = Replica::on_path(facts.engine.clone(), facts.step_time.clone(), Path::Literal);
     let mut booking = Booking::new(facts);
     let (mut cached, mut ends) = (Vec::new(), Vec::new());
     for (place, (to, delivery)) in deliveries.iter().enumerate() {
-        let Input::Add(request) = &delivery.input else { continue };
+        // What befalls somebody else, or is taken back there, changes nothing here.
+        if *to != server && !matches!(delivery.input, Input::Add(_)) {
+            continue;
+        }
         replica.advance_recorded(Limit::Time(delivery.at), &mut booking);
         replica.take_events();
         if *to == server {
-            if replica.admissible(request.prompt_tokens) {
-                booking.delivered(request.id, delivery.at, replica.signals());
+            match &delivery.input {
+                Input::Add(request) if replica.is_up() && replica.admissible(request.prompt_tokens) => {
+                    booking.delivered((request.id, request.attempt), delivery.at, replica.signals());
+                }
+                Input::Control(Control::Pace { per_mille }) => booking.paced(delivery.at, *per_mille),
+                _ => {}
             }
             replica.deliver(delivery.at, delivery.order, delivery.input.clone());
             continue;
         }
+        let Input::Add(request) = &delivery.input else { continue };
+        let attempt = Attempt { request: request.id.original(), number: request.attempt };
+        if !replica.is_up() {
+            ends.extend(asked.binary_search(&attempt).is_ok().then_some((attempt, None)));
+            continue;
+        }
         let found = replica.scheduler().cached_tokens(request.id, &request.content, request.prompt_tokens);
         if found > 0 {
-            cached.push((request.id, found));
+            cached.push((attempt, found));
         }
-        if asked.binary_search(&request.id).is_ok() {
+        if asked.binary_search(&attempt).is_ok() {
             let mut other = replica.clone();
             let later = deliveries[place + 1..].iter().filter(|(to, _)| *to == server);
-            for (_, given) in std::iter::once(&(*to, *delivery)).chain(later) {
+            // Where another try of it comes or came, this one needs a number that nobody has.
+            let is_it = |(to, other): &(Server, &Delivery)| {
+                *to == server && matches!(&other.input, Input::Add(other) if other.id == request.id)
+            };
+            let id = if deliveries.iter().any(is_it) { RequestId(u32::MAX) } else { request.id };
+            other.deliver(delivery.at, delivery.order, Input::Add(Request { id, ..request.clone() }));
+            for (_, given) in later {
                 other.deliver(given.at, given.order, given.input.clone());
             }
-            ends.push((request.id, other.end_of(request.id, Time::MAX)));
+            ends.push((attempt, other.end_of(id, Time::MAX)));
         }
     }
     let until = match end {

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use crate::fleet::Delivery;
 use crate::metrics::RunSummary;
-use crate::request::{Outcome, RequestId};
+use crate::request::{Attempt, Detour, EngineOutcome, Outcome};
 use crate::router::{Facts, Server};
 use crate::scenario::Scenario;
 use crate::step_time::{Batch, Chunk, Decodes};
@@ -94,19 +94,12 @@ pub struct Explanation {
 /// Explains the first repetition of a scenario on its requests.
 ///
 /// # Errors
-/// If it cannot be run, or somebody may give up, try again, or lose a replica: time before the last try has no part yet.
+/// If it cannot be run.
 ///
 /// # Panics
 /// If a replica that lives alone ends a request at another moment than it did in the fleet, or parts do not sum to the whole:
 /// both are laws.
 pub fn explain(scenario: &Scenario, jobs: &Arc<[Job]>) -> Result<Explanation, StudyError> {
-    if scenario.has_bad_days() {
-        return Err(StudyError::Empty(
-            "requests of scenarios with events, timeouts, retries, queues or autoscalers are not divided into parts yet\nhelp: leave these out to see \
-             what an undisturbed day is made of"
-                .into(),
-        ));
-    }
     let result = run(scenario, jobs, 0, false, Keep::Deliveries)?;
     let counted = scenario.counted();
     let is_explained = |outcome: &&Outcome| outcome.finish.is_complete() && counted.contains(&outcome.sent);
@@ -114,29 +107,32 @@ pub fn explain(scenario: &Scenario, jobs: &Arc<[Job]>) -> Result<Explanation, St
     let mut slowest = outcomes.clone();
     slowest.sort_by_key(|outcome| (std::cmp::Reverse(outcome.e2e()), outcome.attempt));
     slowest.truncate(STORIES);
-    let mut asked: Vec<RequestId> = slowest.iter().map(|outcome| outcome.attempt.request).collect();
+    let mut asked: Vec<Attempt> = slowest.iter().map(|outcome| outcome.attempt).collect();
     asked.sort_unstable();
-    let facts: Vec<&Facts> = scenario.each_replica().map(|kind| &kind.facts).collect();
+    let facts: Vec<&Facts> = scenario.each_lane().map(|kind| &kind.facts).collect();
     let mut lives = lives(&facts, &result.deliveries, &asked, scenario);
-    let mut best_cached: Vec<(RequestId, Server, u32)> = Vec::new();
+    let mut best_cached: Vec<(Attempt, Server, u32)> = Vec::new();
     for (server, life) in lives.iter().enumerate() {
-        best_cached.extend(life.cached.iter().map(|&(id, tokens)| (id, server, tokens)));
+        best_cached.extend(life.cached.iter().map(|&(attempt, tokens)| (attempt, server, tokens)));
     }
     // The most for each request, the first replica of equals.
-    best_cached.sort_by_key(|&(id, server, tokens)| (id, std::cmp::Reverse(tokens), server));
-    best_cached.dedup_by_key(|(id, _, _)| *id);
+    best_cached.sort_by_key(|&(attempt, server, tokens)| (attempt, std::cmp::Reverse(tokens), server));
+    best_cached.dedup_by_key(|(attempt, _, _)| *attempt);
     for life in &mut lives {
-        life.booked.sort_by_key(|booked| booked.outcome.id);
+        // Of two copies no more than one is here, and its client knows of one.
+        life.booked.retain(|booked| booked.outcome.finish.is_complete());
+        life.booked.iter_mut().for_each(|booked| booked.outcome.id = booked.outcome.id.original());
+        life.booked.sort_by_key(|booked| attempt_of(&booked.outcome));
     }
     let mut requests = Vec::with_capacity(outcomes.len());
     let mut surroundings = Vec::with_capacity(outcomes.len());
     for outcome in outcomes {
-        let id = outcome.attempt.request;
+        let attempt = outcome.attempt;
         let server = outcome.replica.expect("a whole answer comes from a replica") as usize;
         let booked = &lives[server].booked;
-        let place = booked.binary_search_by_key(&id, |booked| booked.outcome.id);
+        let place = booked.binary_search_by_key(&attempt, |booked| attempt_of(&booked.outcome));
         let booked = &booked[place.expect("law 12: a replica that lives alone ends the same requests")];
-        let found = best_cached.binary_search_by_key(&id, |&(id, _, _)| id).ok();
+        let found = best_cached.binary_search_by_key(&attempt, |&(attempt, _, _)| attempt).ok();
         let elsewhere = found.map(|place| (best_cached[place].1, best_cached[place].2));
         let elsewhere = elsewhere.filter(|&(_, tokens)| tokens > booked.outcome.cached_tokens);
         requests.push(explained(scenario, facts[server], outcome, booked, elsewhere));
@@ -157,11 +153,15 @@ pub fn explain(scenario: &Scenario, jobs: &Arc<[Job]>) -> Result<Explanation, St
     })
 }
 
+fn attempt_of(engine: &EngineOutcome) -> Attempt {
+    Attempt { request: engine.id, number: engine.attempt }
+}
+
 /// Every replica's life again, side by side.
 fn lives(
     facts: &[&Facts],
     deliveries: &[Vec<Delivery>],
-    asked: &[RequestId],
+    asked: &[Attempt],
     scenario: &Scenario,
 ) -> Vec<Life> {
     let given = |(server, all)| -> Vec<(Server, &Delivery)> {
@@ -185,16 +185,26 @@ fn explained(
     let engine = outcome.engine.as_ref().expect("a whole answer comes from an engine");
     assert_eq!(*engine, booked.outcome, "law 12: a replica that lives alone does what it did in the fleet");
     let network = scenario.network;
-    let way = network.client_to_router + network.router_to_replica;
     let arrived = outcome.arrived.expect("a whole answer has reached a replica");
+    let (set_out, there) = match outcome.detour.as_deref() {
+        None => (outcome.sent, network.router_to_replica),
+        Some(Detour { set_out, left }) => (*set_out, arrived - *left),
+    };
+    let way = network.client_to_router + there;
     let mut outside = Parts::default();
-    outside.add(Part::Network, way * 2);
-    outside.add(Part::Router, arrived - outcome.sent - way);
+    outside.add(Part::EarlierTries, set_out - outcome.sent);
+    outside.add(Part::Network, way);
+    outside.add(Part::Router, arrived - set_out - way);
     outside.add(Part::FrontEnd, network.frontend);
     let (mut ttft, mut e2e) = (outside, outside);
     ttft += booked.before_first_token;
     e2e += booked.parts;
-    e2e.add(Part::FrontEnd, network.per_token * u64::from(engine.output_tokens).saturating_sub(1));
+    let by_token = network.per_token * u64::from(engine.output_tokens).saturating_sub(1);
+    e2e.add(Part::FrontEnd, by_token);
+    e2e.add(Part::Network, outcome.done_received - engine.done - by_token);
+    if let (Some(received), Some(came_out)) = (outcome.first_token_received, engine.first_token) {
+        ttft.add(Part::Network, received - came_out);
+    }
     if let Some((_, tokens)) = cached_elsewhere {
         let saved = saved_ps(facts, &booked.chunks, outcome.prompt_tokens, tokens);
         for parts in [&mut ttft, &mut e2e] {
@@ -232,7 +242,7 @@ fn saved_ps(facts: &Facts, chunks: &[Chunk], prompt_tokens: u32, cached_tokens: 
 
 fn story(request: Explained, around: &Surroundings, lives: &[Life]) -> Story {
     let outcome = &request.outcome;
-    let id = outcome.attempt.request;
+    let id = outcome.attempt;
     let engine = outcome.engine.as_ref().expect("a whole answer comes from an engine");
     // The way to another replica and back is as long.
     let ways = outcome.e2e().expect("it has a whole answer") - (engine.done - outcome.sent);

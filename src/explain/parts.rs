@@ -7,6 +7,8 @@ use crate::time::Span;
 /// What a request's time went to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
+    /// Tries that came to nothing, pauses between them, and waiting for the first of two copies.
+    EarlierTries,
     /// Ways between client, gateway and replica.
     Network,
     /// Kept at the gateway: held by the policy, or between a decision and its effect.
@@ -26,13 +28,16 @@ pub enum Part {
     Decode,
     /// What steps it was part of took longer than they would have for it alone, less what prompts of others added.
     SlowedByBatch,
+    /// What its replica, slower than its card, took longer than that.
+    SlowReplica,
     /// From losing its blocks to its next token.
     Preempted,
 }
 
 impl Part {
     /// All, in the order in which they are shown.
-    pub const ALL: [Part; 10] = [
+    pub const ALL: [Part; 12] = [
+        Part::EarlierTries,
         Part::Network,
         Part::Router,
         Part::FrontEnd,
@@ -42,12 +47,14 @@ impl Part {
         Part::CacheMiss,
         Part::Decode,
         Part::SlowedByBatch,
+        Part::SlowReplica,
         Part::Preempted,
     ];
 
     /// The name in files.
     pub const fn key(self) -> &'static str {
         match self {
+            Part::EarlierTries => "earlier_tries",
             Part::Network => "network",
             Part::Router => "router",
             Part::FrontEnd => "front_end",
@@ -57,6 +64,7 @@ impl Part {
             Part::CacheMiss => "cache_miss",
             Part::Decode => "decode",
             Part::SlowedByBatch => "slowed_by_batch",
+            Part::SlowReplica => "slow_replica",
             Part::Preempted => "preempted",
         }
     }
@@ -64,6 +72,7 @@ impl Part {
     /// The name for people.
     pub const fn name(self) -> &'static str {
         match self {
+            Part::EarlierTries => "earlier tries",
             Part::Network => "network",
             Part::Router => "kept at the router",
             Part::FrontEnd => "server's front end",
@@ -73,6 +82,7 @@ impl Part {
             Part::CacheMiss => "own prompt, cached elsewhere",
             Part::Decode => "decode, as if alone",
             Part::SlowedByBatch => "slowed by the batch",
+            Part::SlowReplica => "slow replica",
             Part::Preempted => "preempted and recomputed",
         }
     }

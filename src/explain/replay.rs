@@ -15,7 +15,7 @@ pub fn replay<O: Observer + Send>(
     until: Time,
     observer: impl Fn() -> O + Sync,
 ) -> Vec<(Replica, O)> {
-    let kinds: Vec<_> = scenario.each_replica().collect();
+    let kinds: Vec<_> = scenario.each_lane().collect();
     let one = |(kind, given): (&&crate::scenario::ReplicaKind, &Vec<Delivery>)| {
         let facts = &kind.facts;
         let (mut replica, mut observer) =

@@ -1,9 +1,9 @@
 //! What a gateway lets in, before any policy is asked: a token bucket, limits of what is out, and a queue.
 //!
-//! Knows counts of its own gateway. Does not know replicas' gauges: policies that read them may refuse by
-//! themselves. Who is over a limit is answered at once, 429 by the bucket and 503 by a limit, unless there is a
+//! Knows counts of its own gateway. Does not know replicas' gauges: [`super::saturation`] does. Who is over a limit is answered at once, 429 by the bucket and 503 by a limit, unless there is a
 //! queue: then it waits, and is bound to a replica when there is one.
 
+use super::saturation::Saturation;
 use crate::time::{Span, Time};
 
 /// Limits of one gateway.
@@ -19,6 +19,8 @@ pub struct Admission {
     pub most_in_flight: Option<u32>,
     /// Where those wait who find no replica.
     pub queue: Option<Queue>,
+    /// Who says whether the fleet is saturated.
+    pub saturation: Option<Saturation>,
 }
 
 /// A gateway's queue, as flow control of llm-d's EPP and Knative's activator have it: sooner who is of a more urgent
@@ -29,6 +31,8 @@ pub struct Queue {
     pub max_requests: u32,
     /// Whoever has waited so long is answered 503.
     pub ttl: Span,
+    /// Of equal priority, classes take turns, as with round-robin fairness of llm-d's flow control; else the first goes first.
+    pub classes_take_turns: bool,
 }
 
 /// A bucket that is full at the start.

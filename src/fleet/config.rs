@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::admission::Admission;
 use super::health::Health;
+use super::hedging::Hedging;
 use super::incidents::Incident;
 use super::patience::{Patience, Retries};
 use crate::random::Seed;
@@ -59,6 +60,8 @@ pub struct FleetConfig {
     pub health: Health,
     /// What gateways do about tries that never began.
     pub retries: Retries,
+    /// When gateways send a second copy.
+    pub hedging: Option<Hedging>,
     /// What clients put up with.
     pub patience: Patience,
     /// What befalls replicas.
@@ -84,6 +87,7 @@ impl Default for FleetConfig {
             admission: Admission::default(),
             health: Health::default(),
             retries: Retries::default(),
+            hedging: None,
             patience: Patience::default(),
             incidents: Arc::new([]),
             spare: 0,

@@ -3,12 +3,11 @@
 //! Knows clients' limits and who tries again. Every request that was sent gives exactly one outcome (law 1),
 //! however many tries there were; what failed tries have produced is counted as waste.
 
+use super::pending::UnderWay;
 use super::{End, Ended, Ends, Fleet, Moment};
 use crate::agenda::Kind;
 use crate::observe::Observer;
-use crate::replica::Input;
-use crate::request::{Attempt, EngineOutcome, Finish, Outcome, RequestId};
-use crate::router::Feedback;
+use crate::request::{Attempt, Detour, EngineOutcome, Finish, Outcome, RequestId};
 use crate::time::Time;
 
 /// Tries, and what was done in vain.
@@ -20,6 +19,8 @@ pub struct Tally {
     pub tries: u64,
     /// Tries that gateways made again on their own.
     pub gateway_retries: u64,
+    /// Second copies that gateways sent while they waited for the first.
+    pub hedges: u64,
     /// Tries whose replica died, or could not be reached.
     pub lost: u64,
     /// Tries whose client waited too long.
@@ -70,23 +71,25 @@ impl<O: Observer + Send> Fleet<O> {
             return;
         }
         let gateway = under_way.gateway as usize;
-        let server = under_way.server.map(|server| server as usize);
-        let delivered = under_way.arrived.map_or(self.now, |arrived| arrived + network.frontend);
-        self.gateways[gateway].held.retain(|held| *held != id);
-        self.pending.forget_kept(id);
-        if let Some(server) = server {
-            let at = self.arrives(server).max(delivered);
-            self.deliver(server, at, Input::Abort(id));
-            self.tell(gateway, &Feedback::Failed { id, server, at: self.now }, server, true);
-            self.leaves(server);
-        }
+        self.take_back(id);
         self.last_end = self.last_end.max(self.now);
         self.fail(id, None, Finish::TimedOut, deadline, ends);
         self.ask_all_again(gateway, ends);
     }
 
+    /// A try is under way no more: whoever keeps it forgets it, and the engine that has it is told to abort it.
+    pub(super) fn take_back(&mut self, id: RequestId) {
+        let Some(&UnderWay { gateway, server, arrived, is_hedge, .. }) = self.pending.get(id) else { return };
+        let gateway = gateway as usize;
+        self.gateways[gateway].held.retain(|held| *held != id);
+        let copy = if is_hedge { id.hedge() } else { id };
+        self.pending.forget_kept(copy);
+        self.call_back(gateway, copy, server, arrived);
+        self.cancel_hedge(id);
+    }
+
     /// When a client did what its gateway learns of now.
-    fn now_at_client(&self) -> Time {
+    pub(super) fn now_at_client(&self) -> Time {
         Time::ZERO + (self.now - Time::ZERO).saturating_sub(self.config.network.client_to_router)
     }
 
@@ -172,8 +175,10 @@ impl<O: Observer + Send> Fleet<O> {
         // A client that comes again is a client that comes: it takes the next gateway.
         under_way.gateway = (under_way.gateway + 1) % gateways;
         under_way.try_anew();
+        under_way.pauses = true;
         under_way.try_sent =
             at + patience.backoff.before(self.config.seed, id, u32::from(under_way.client_tries));
+        under_way.set_out = under_way.try_sent;
         let (attempt, sent) = (u32::from(under_way.attempt), under_way.try_sent);
         self.pending.forget_failures(id);
         let moment = Moment::Again { request: id, attempt, by_client: true };
@@ -187,12 +192,22 @@ impl<O: Observer + Send> Fleet<O> {
         else {
             return;
         };
-        let gateway = gateway.gateway as usize;
+        let mut gateway = gateway.gateway as usize;
         let Some((arrival, mut request)) = self.pending.original(id) else { return };
         request.attempt = attempt;
         if by_client {
+            gateway = self.listed_from(gateway);
+            if let Some(under_way) = self.pending.get_mut(id) {
+                (under_way.gateway, under_way.pauses) = (gateway as u32, false);
+            }
             self.come(gateway, arrival, request, ends);
-        } else if self.decide(gateway, arrival, request, ends) {
+            return;
+        }
+        let as_if_from_client = self.now_at_client();
+        if let Some(under_way) = self.pending.get_mut(id) {
+            under_way.set_out = as_if_from_client;
+        }
+        if self.decide(gateway, arrival, request, ends) {
             self.file_patience(id, attempt);
         }
     }
@@ -212,6 +227,10 @@ impl<O: Observer + Send> Fleet<O> {
         // What had not happened by then is not reported as if it had.
         let cut = !finish.is_complete();
         let happened = |moment: Option<Time>| moment.filter(|&moment| !cut || moment <= at);
+        let network = self.config.network;
+        let UnderWay { set_out, left, .. } = pending;
+        let is_plain = |arrived: Time| set_out == pending.sent && arrived == left + network.router_to_replica;
+        let took_detour = pending.arrived.is_some_and(|arrived| !is_plain(arrived));
         let outcome = Outcome {
             attempt: Attempt { request: id, number: u32::from(pending.attempt) },
             replica: pending.server,
@@ -223,6 +242,7 @@ impl<O: Observer + Send> Fleet<O> {
             done_received: at,
             engine,
             finish,
+            detour: took_detour.then(|| Box::new(Detour { set_out, left })),
         };
         if self.config.check {
             assert!(outcome.is_causal(), "law 3: {outcome:?}");

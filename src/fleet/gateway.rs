@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::FleetConfig;
 use super::admission::Bucket;
 use super::health::Roster;
+use super::incidents::Gone;
 use crate::random::Purpose;
 use crate::request::RequestId;
 use crate::router::{Feedback, Router, Server, Sight, View};
@@ -24,6 +25,12 @@ pub(super) struct Gateway {
     pub(super) in_flight: u32,
     /// Its health checks fall on this, and every interval after it.
     pub(super) check_phase: Span,
+    /// Its process is not there.
+    pub(super) gone: Option<Gone>,
+    /// How many were lost in this place.
+    pub(super) lost: u32,
+    /// The class of whoever left its queue last.
+    pub(super) last_class: Option<u16>,
 }
 
 impl Gateway {
@@ -49,6 +56,9 @@ impl Gateway {
             check_phase,
             bucket,
             in_flight: 0,
+            gone: None,
+            lost: 0,
+            last_class: None,
         }
     }
 

@@ -26,6 +26,12 @@ pub struct Health {
     pub most_ejected: f64,
     /// Below this share of replicas that are up, everybody counts as up.
     pub panic_below: f64,
+    /// So long after it was found to be up again, a replica gets less than its share.
+    pub slow_start: Span,
+    /// Its share grows with age to the power of one over this.
+    pub slow_start_aggression: f64,
+    /// How long a gateway tries to connect to where nothing passes.
+    pub connect_timeout: Span,
 }
 
 impl Default for Health {
@@ -39,11 +45,23 @@ impl Default for Health {
             ejection: Span::from_s(30),
             most_ejected: 0.1,
             panic_below: 0.0,
+            slow_start: Span::ZERO,
+            slow_start_aggression: 1.0,
+            connect_timeout: Span::from_s(5),
         }
     }
 }
 
+/// Nobody gets less than this part of its share, as behind Envoy.
+const LEAST_SHARE: f64 = 0.1;
+
 impl Health {
+    /// The part of its share that a replica gets so long after it was found to be up: Envoy's slow start.
+    fn share_at(&self, age: Span) -> f64 {
+        let part = age.as_s().max(1.0) / self.slow_start.as_s();
+        part.powf(1.0 / self.slow_start_aggression).clamp(LEAST_SHARE, 1.0)
+    }
+
     /// When a gateway whose checks fall on `phase` and every interval after it has noticed what is so since `since`.
     pub(super) fn noticed(&self, phase: Span, since: Time, up: bool) -> Time {
         let checks = if up { self.healthy_after } else { self.unhealthy_after };
@@ -61,6 +79,8 @@ struct Entry {
     ejected: bool,
     /// It has as many of this gateway's requests as it may.
     full: bool,
+    /// When it was found to be up again, while that is not long ago.
+    warms_since: Option<Time>,
     /// In a row.
     failures: u32,
     ejections: u32,
@@ -72,7 +92,7 @@ pub(super) struct Roster {
     entries: Vec<Entry>,
     candidates: Candidates,
     generation: u64,
-    panic_below: f64,
+    health: Health,
 }
 
 impl Roster {
@@ -82,7 +102,7 @@ impl Roster {
             entries: vec![Entry::default(); servers],
             candidates: Candidates::all(servers),
             generation: 0,
-            panic_below: health.panic_below,
+            health: *health,
         }
     }
 
@@ -101,12 +121,53 @@ impl Roster {
         Candidates::of(others, self.generation)
     }
 
+    /// The same but for those who have just come back and have more requests in flight than befits them; all where nobody else is
+    /// left. Behind Envoy a host of weight w gets a part w of what the others have in flight; here that is a limit, so that it holds
+    /// for every policy.
+    pub(super) fn without_warming(
+        &mut self,
+        candidates: Candidates,
+        now: Time,
+        in_flight: impl Fn(Server) -> u32,
+    ) -> Candidates {
+        let health = self.health;
+        if health.slow_start == Span::ZERO {
+            return candidates;
+        }
+        let mut warm = Vec::new();
+        let mut warming = Vec::new();
+        for server in candidates.iter() {
+            let entry = &mut self.entries[server];
+            entry.warms_since = entry.warms_since.filter(|since| now < *since + health.slow_start);
+            match entry.warms_since {
+                None => warm.push(server),
+                Some(since) => warming.push((server, since)),
+            }
+        }
+        if warming.is_empty() || warm.is_empty() {
+            return candidates;
+        }
+        let mean = warm.iter().map(|server| f64::from(in_flight(*server))).sum::<f64>() / warm.len() as f64;
+        let has_room = |(server, since): &(Server, Time)| {
+            f64::from(in_flight(*server)) < (mean * health.share_at(now - *since)).max(1.0)
+        };
+        warm.extend(warming.iter().filter(|one| has_room(one)).map(|(server, _)| *server));
+        if warm.len() == candidates.len() {
+            return candidates;
+        }
+        warm.sort_unstable();
+        self.generation += 1;
+        Candidates::of(warm, self.generation)
+    }
+
     /// Checks have come to say so.
-    pub(super) fn checked(&mut self, server: Server, up: bool) {
+    pub(super) fn checked(&mut self, server: Server, up: bool, now: Time) {
         let entry = &mut self.entries[server];
+        let was_away = entry.down || entry.drains;
         entry.down = !up;
         if up {
-            *entry = Entry { ejections: entry.ejections, full: entry.full, ..Entry::default() };
+            let warms_since = if was_away { Some(now) } else { entry.warms_since };
+            *entry = Entry { ejections: entry.ejections, full: entry.full, warms_since, ..Entry::default() };
         }
         self.list();
     }
@@ -158,7 +219,7 @@ impl Roster {
         let there = || self.entries.iter().filter(|entry| !entry.drains);
         let is_up = |entry: &Entry| !(entry.down || entry.ejected);
         let up = there().filter(|entry| is_up(entry)).count();
-        let panics = (up as f64) < self.panic_below * there().count() as f64;
+        let panics = (up as f64) < self.health.panic_below * there().count() as f64;
         let listed = |entry: &Entry| (panics || is_up(entry)) && !entry.drains && !entry.full;
         self.generation += 1;
         let servers = (0..self.entries.len()).filter(|&server| listed(&self.entries[server]));
@@ -203,19 +264,19 @@ mod tests {
         assert_eq!(eject(&mut roster, 3), Some((Span::from_s(60), 2)));
         roster.returns(3, 1);
         assert!(!roster.candidates().contains(3), "its first ejection ends once");
-        roster.checked(3, true);
+        roster.checked(3, true, at_s(0));
         assert!(roster.candidates().contains(3), "a check that succeeds ends its second");
     }
 
     #[test]
     fn in_panic_everybody_counts_as_up() {
         let mut roster = Roster::new(4, &Health { panic_below: 0.5, ..Health::default() });
-        roster.checked(0, false);
-        roster.checked(1, false);
+        roster.checked(0, false, at_s(0));
+        roster.checked(1, false, at_s(0));
         assert_eq!(roster.candidates().len(), 2);
-        roster.checked(2, false);
+        roster.checked(2, false, at_s(0));
         assert_eq!(roster.candidates().len(), 4);
-        roster.checked(2, true);
+        roster.checked(2, true, at_s(0));
         assert_eq!(roster.candidates().iter().collect::<Vec<_>>(), [2, 3]);
     }
 
@@ -224,16 +285,16 @@ mod tests {
         let mut roster = Roster::new(3, &Health { panic_below: 0.9, ..Health::default() });
         roster.drains(0);
         assert_eq!(roster.candidates().iter().collect::<Vec<_>>(), [1, 2]);
-        roster.checked(1, false);
+        roster.checked(1, false, at_s(0));
         assert_eq!(roster.candidates().iter().collect::<Vec<_>>(), [1, 2], "one of two is too few");
-        roster.checked(0, true);
+        roster.checked(0, true, at_s(0));
         assert_eq!(roster.candidates().len(), 3);
     }
 
     #[test]
     fn who_is_full_is_no_candidate_even_in_panic() {
         let mut roster = Roster::new(2, &Health { panic_below: 0.9, ..Health::default() });
-        roster.checked(0, false);
+        roster.checked(0, false, at_s(0));
         assert_eq!(roster.candidates().len(), 2);
         roster.fills(1, true);
         assert_eq!(roster.candidates().iter().collect::<Vec<_>>(), [0]);
@@ -245,7 +306,7 @@ mod tests {
     fn who_failed_is_avoided_where_somebody_else_is_left() {
         let mut roster = Roster::new(2, &Health::default());
         assert_eq!(roster.candidates_but(&[0]).iter().collect::<Vec<_>>(), [1]);
-        roster.checked(1, false);
+        roster.checked(1, false, at_s(0));
         assert_eq!(roster.candidates_but(&[0]).iter().collect::<Vec<_>>(), [0]);
     }
 }

@@ -36,10 +36,6 @@ pub(super) struct Lane<O> {
     pub(super) kept: Option<Vec<Delivery>>,
     /// When the last of what is on its way reaches the engine.
     pub(super) last_delivery: Time,
-    /// When the last of what was sent there arrives, and when the last of what it said reached its gateway; kept where the network
-    /// changes.
-    pub(super) last_sent_arrives: Time,
-    pub(super) last_response: Time,
 }
 
 impl<O: Observer> Lane<O> {

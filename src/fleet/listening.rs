@@ -5,6 +5,7 @@
 use super::FleetConfig;
 use super::incidents::{Incident, What, When};
 use crate::router::Sight;
+use crate::time::Span;
 
 /// Who waits for what replicas say, so that nobody else pays for it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,7 +34,12 @@ impl Listening {
         let is_timed = |incident: &Incident| {
             let by_what = matches!(
                 incident.what,
-                What::Drain { .. } | What::RollingDeploy { .. } | What::Network { .. }
+                What::Drain { .. }
+                    | What::RollingDeploy { .. }
+                    | What::Network { .. }
+                    | What::SpotLoss { .. }
+                    | What::Partition { .. }
+                    | What::GatewayLost { .. }
             );
             by_what || matches!(incident.when, When::Every { .. })
         };
@@ -44,9 +50,11 @@ impl Listening {
             || gives_up
             || config.retries.attempts > 0
             || config.health.eject_after > 0
+            || config.health.slow_start > Span::ZERO
             || config.incidents.iter().any(is_timed);
-        let reacts = self.reacts || patience.retries > 0 || config.admission.queue.is_some();
-        Listening { ends: self.ends || counts, reacts, ..self }
+        let hedges = config.hedging.is_some();
+        let reacts = self.reacts || hedges || patience.retries > 0 || config.admission.queue.is_some();
+        Listening { ends: self.ends || counts, reacts, first_tokens: self.first_tokens || hedges }
     }
 
     /// Whether responses must reach their gateways in the order of time.

@@ -15,13 +15,16 @@ mod due;
 mod ending;
 mod gateway;
 pub mod health;
+pub mod hedging;
 pub mod incidents;
 mod lane;
+mod link;
 mod listening;
 pub mod patience;
 mod pending;
 mod polls;
 mod requests;
+pub mod saturation;
 pub mod scaling;
 mod waiting;
 
@@ -29,16 +32,17 @@ pub use config::{End, FleetConfig, Network};
 use due::Due;
 pub use ending::Tally;
 use gateway::Gateway;
-use incidents::{Happened, Incidents, Process, Step};
+use incidents::{Happened, Incidents, Process, Step, What};
 pub use lane::Delivery;
 use lane::Lane;
+use link::{Leg, Link, Message};
 use listening::Listening;
 use pending::Pending;
 use scaling::{Scaling, ScalingBook};
 
 use crate::agenda::{Agenda, Kind};
 use crate::observe::Observer;
-use crate::replica::{EngineEvent, Replica};
+use crate::replica::{Control, EngineEvent, Input, Replica};
 use crate::request::{Outcome, RequestId};
 use crate::router::{Facts, Router, Server};
 use crate::signals::Glimpse;
@@ -52,6 +56,7 @@ enum Moment {
     Commit { request: RequestId, attempt: u32, server: Server },
     Incident(Step),
     Timeout { request: RequestId, client_try: u16, whole: bool },
+    Hedge { request: RequestId, attempt: u32 },
     Again { request: RequestId, attempt: u32, by_client: bool },
     Waited { request: RequestId, attempt: u32 },
 }
@@ -65,11 +70,15 @@ pub struct Fleet<O> {
     gateways: Vec<Gateway>,
     /// Of each lane.
     processes: Vec<Process>,
+    /// To each lane.
+    links: Vec<Link>,
     incidents: Incidents,
     scaling: Option<Scaling>,
     tally: Tally,
     /// Whether somebody may try again.
     tries_again: bool,
+    /// Whether requests are kept as they came, until they end.
+    remembers: bool,
     agenda: Agenda<Moment>,
     pending: Pending,
     delivered: u64,
@@ -101,10 +110,14 @@ pub struct Ended<O> {
     pub failure: Option<String>,
 }
 
-/// Where outcomes go and requests come from.
+/// Makes the policy of a gateway anew: its number, and how many times it was lost.
+pub type NewRouter<'a> = dyn Fn(usize, u32) -> Box<dyn Router> + 'a;
+
+/// Where outcomes go, and where requests and policies come from.
 struct Ends<'a> {
     outcomes: &'a mut dyn FnMut(Outcome),
     source: &'a mut dyn Source,
+    new_router: &'a NewRouter<'a>,
 }
 
 /// Arrivals that are decided before lanes advance, where no policy looks at them.
@@ -125,16 +138,7 @@ impl<O: Observer + Send> Fleet<O> {
             let mut replica = Replica::new(facts.engine.clone(), facts.step_time.clone());
             replica.set_check(config.check);
             let late = (late_index && facts.engine.enable_prefix_caching).then(|| Box::new(replica.clone()));
-            Lane {
-                replica,
-                observer,
-                facts,
-                late,
-                kept: None,
-                last_delivery: Time::ZERO,
-                last_sent_arrives: Time::ZERO,
-                last_response: Time::ZERO,
-            }
+            Lane { replica, observer, facts, late, kept: None, last_delivery: Time::ZERO }
         });
         let gateways: Vec<Gateway> = routers
             .into_iter()
@@ -142,17 +146,21 @@ impl<O: Observer + Send> Fleet<O> {
             .map(|(number, router)| Gateway::new(number, router, servers, &config))
             .collect();
         let listening = Listening::of(gateways.iter().map(|gateway| gateway.sight)).and_to(&config);
-        let tries_again = config.patience.retries > 0 || config.retries.attempts > 0;
+        let tries_again =
+            config.patience.retries > 0 || config.retries.attempts > 0 || config.hedging.is_some();
         let plan = config.incidents.clone();
+        let gateways_go = plan.iter().any(|incident| matches!(incident.what, What::GatewayLost { .. }));
         let mut fleet = Fleet {
             lanes: lanes.collect(),
             due: Due::new(servers),
             gateways,
             processes: vec![Process::new(); servers],
+            links: vec![Link::default(); servers],
             incidents: Incidents::default(),
             scaling: None,
             tally: Tally::default(),
             tries_again,
+            remembers: tries_again || gateways_go && config.impairments.shared,
             agenda: Agenda::default(),
             pending: Pending::default(),
             delivered: 0,
@@ -169,17 +177,35 @@ impl<O: Observer + Send> Fleet<O> {
 
     /// The same, which keeps what each replica is given.
     pub fn keeping_deliveries(mut self) -> Fleet<O> {
-        self.lanes.iter_mut().for_each(|lane| lane.kept = Some(Vec::new()));
+        for (lane, process) in self.lanes.iter_mut().zip(&self.processes) {
+            // Machines without a process were told so before.
+            let crash = Delivery { at: Time::ZERO, order: 0, input: Input::Control(Control::Crash) };
+            lane.kept = Some(if process.answers() { Vec::new() } else { vec![crash] });
+        }
         self
     }
 
     /// Runs until the source is dry and everything has ended, or until the configured end. Every request
     /// gives `outcomes` exactly one outcome (law 1), in an order that is the same every time but not that of
     /// their ends.
-    pub fn run(mut self, source: &mut dyn Source, outcomes: &mut dyn FnMut(Outcome)) -> Ended<O> {
+    ///
+    /// # Panics
+    /// If a gateway is lost and comes back: [`Fleet::run_with`] says how its policy is made.
+    pub fn run(self, source: &mut dyn Source, outcomes: &mut dyn FnMut(Outcome)) -> Ended<O> {
+        let never: &NewRouter<'_> = &|_, _| unreachable!("no gateway comes back here");
+        self.run_with(source, outcomes, never)
+    }
+
+    /// The same where gateways may be lost: those that come back begin with a policy of `new_router`.
+    pub fn run_with(
+        mut self,
+        source: &mut dyn Source,
+        outcomes: &mut dyn FnMut(Outcome),
+        new_router: &NewRouter<'_>,
+    ) -> Ended<O> {
         self.listening.reacts |= source.is_closed_loop();
         let end = self.config.end.moment();
-        let ends = &mut Ends { outcomes, source };
+        let ends = &mut Ends { outcomes, source, new_router };
         self.first_polls();
         let mut undrained = 0;
         loop {
@@ -238,24 +264,22 @@ impl<O: Observer + Send> Fleet<O> {
         came_out || limit < until || self.listening.reacts
     }
 
-    /// From a gateway to a replica, or back.
-    fn way(&self, server: Server) -> Span {
-        self.config.network.router_to_replica + self.processes[server].delay
-    }
-
     /// Puts what came out of a replica where its gateway will hear it.
     fn file_events(&mut self, server: Server) -> bool {
-        let back = self.way(server);
-        let keeps_order = self.processes[server].network_has_changed();
-        let Lane { replica, last_response, .. } = &mut self.lanes[server];
+        let back = self.config.network.router_to_replica;
         let mut any = false;
-        for event in replica.take_events() {
-            let mut at = event.at() + back;
-            if keeps_order {
-                // What is behind on the way stays behind, however quick the network has become.
-                at = at.max(*last_response);
-                *last_response = at;
-            }
+        for event in self.lanes[server].replica.take_events() {
+            let at = match self.links[server].has_changed() {
+                false => event.at() + back,
+                true => {
+                    let (id, attempt) = (event.id(), event.attempt());
+                    let under_way = self.pending.get(id).filter(|one| u32::from(one.attempt) == attempt);
+                    let gateway = under_way.map(|one| one.gateway as usize);
+                    let leg = if matches!(event, EngineEvent::Ended(_)) { Leg::End } else { Leg::FirstToken };
+                    let message = Message { id, attempt, leg };
+                    self.links[server].is_heard(event.at(), back, gateway, message, self.config.seed)
+                }
+            };
             match event {
                 EngineEvent::FirstToken { id, attempt, .. } if !self.listening.first_tokens => {
                     self.pending.first_token(id, attempt, at);
@@ -274,7 +298,7 @@ impl<O: Observer + Send> Fleet<O> {
     fn drain_lanes(&mut self, until: Time, end: Time, ends: &mut Ends<'_>) {
         self.lanes.par_iter_mut().for_each(|lane| lane.advance(until));
         for server in 0..self.lanes.len() {
-            let back = self.way(server);
+            let back = self.config.network.router_to_replica;
             let mut events = self.lanes[server].replica.lend_events();
             for event in events.drain(..) {
                 let at = event.at() + back;
@@ -292,16 +316,17 @@ impl<O: Observer + Send> Fleet<O> {
         match moment {
             Moment::Response { server, event } => self.respond(self.now, server, event, ends),
             Moment::Report { gateway } => self.report(gateway, more_arrivals, ends),
-            Moment::Scraped { gateway, reports } => self.scraped(gateway, &reports),
+            Moment::Scraped { gateway, reports } => self.scraped(gateway, &reports, ends),
             Moment::Commit { request, attempt, server } => self.gap_is_over(request, attempt, server),
             Moment::Incident(step) => {
-                self.befall(step, more_arrivals || self.pending.any());
+                self.befall(step, more_arrivals || self.pending.any(), ends);
                 if let Step::Notice { gateway, .. } | Step::Return { gateway, .. } = step {
                     // Whoever has waited for a replica may find one now.
                     self.ask_again(gateway, ends);
                 }
             }
             Moment::Timeout { request, client_try, whole } => self.time_out(request, client_try, whole, ends),
+            Moment::Hedge { request, attempt } => self.hedge(request, attempt),
             Moment::Again { request, attempt, by_client } => self.again(request, attempt, by_client, ends),
             Moment::Waited { request, attempt } => self.waited(request, attempt, ends),
         }

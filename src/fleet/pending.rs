@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::hedging::Hedge;
 use crate::request::{Arrival, Request, RequestId};
 use crate::router::Server;
 use crate::time::Time;
@@ -25,8 +26,15 @@ pub(super) struct UnderWay {
     pub(super) try_sent: Time,
     pub(super) server: Option<u32>,
     pub(super) arrived: Option<Time>,
+    /// When its present try set out, from its client or as if from there, and when it left its gateway.
+    pub(super) set_out: Time,
+    pub(super) left: Time,
     /// When its first token passed the gateway.
     pub(super) first_token: Option<Time>,
+    /// Its client pauses before it comes again.
+    pub(super) pauses: bool,
+    /// Its engine knows it as the second copy of a request.
+    pub(super) is_hedge: bool,
 }
 
 impl UnderWay {
@@ -34,6 +42,7 @@ impl UnderWay {
     pub(super) fn try_anew(&mut self) {
         self.attempt += 1;
         (self.server, self.arrived, self.first_token) = (None, None, None);
+        self.is_hedge = false;
     }
 }
 
@@ -46,6 +55,8 @@ pub(super) struct Pending {
     kept: BTreeMap<RequestId, (Arrival, Request)>,
     /// Those that may be sent once more, as they came.
     originals: BTreeMap<RequestId, (Arrival, Request)>,
+    /// Second copies that are out beside the first.
+    hedges: BTreeMap<RequestId, Hedge>,
     /// Where tries of the gateway's own have failed since the client's last.
     failed_at: BTreeMap<RequestId, Vec<Server>>,
 }
@@ -75,7 +86,11 @@ impl Pending {
             try_sent: arrival.sent,
             server: None,
             arrived: None,
+            set_out: arrival.sent,
+            left: arrival.sent,
             first_token: None,
+            pauses: false,
+            is_hedge: false,
         };
         let before = self.window[place as usize].replace(under_way);
         assert!(before.is_none(), "request {} was sent twice", arrival.id.0);
@@ -135,13 +150,43 @@ impl Pending {
     /// A kept request, to be sent on, and its gateway.
     pub(super) fn release(&mut self, id: RequestId) -> Option<(usize, Arrival, Request)> {
         let (arrival, request) = self.kept.remove(&id)?;
-        Some((self.get(id)?.gateway as usize, arrival, request))
+        Some((self.get(id.original())?.gateway as usize, arrival, request))
     }
 
-    /// A request is on its way to a replica.
-    pub(super) fn sent(&mut self, id: RequestId, server: Server, arrives: Time) {
-        if let Some(under_way) = self.get_mut(id) {
-            (under_way.server, under_way.arrived) = (Some(server as u32), Some(arrives));
+    /// A second copy of a request sets out.
+    pub(super) fn hedged(&mut self, id: RequestId, set_out: Time) {
+        self.hedges.insert(id, Hedge { server: None, set_out, left: set_out, arrived: None });
+    }
+
+    /// The second copy of a request, while both are out.
+    pub(super) fn hedge_of(&self, id: RequestId) -> Option<Hedge> {
+        self.hedges.get(&id).copied()
+    }
+
+    /// The second copy is out no more.
+    pub(super) fn forget_hedge(&mut self, id: RequestId) -> Option<Hedge> {
+        self.hedges.remove(&id)
+    }
+
+    /// Of two copies the first is out no more.
+    pub(super) fn hedge_goes_on(&mut self, id: RequestId) {
+        if let Some(Hedge { server, set_out, left, arrived }) = self.hedges.remove(&id)
+            && let Some(under_way) = self.get_mut(id)
+        {
+            (under_way.server, under_way.arrived, under_way.is_hedge) = (server, arrived, true);
+            (under_way.set_out, under_way.left) = (set_out, left);
+        }
+    }
+
+    /// A request has left its gateway for a replica, and arrives there; none: it will not.
+    pub(super) fn sent(&mut self, id: RequestId, server: Server, left: Time, arrives: Option<Time>) {
+        let server = Some(server as u32);
+        if id.is_hedge()
+            && let Some(hedge) = self.hedges.get_mut(&id.original())
+        {
+            *hedge = Hedge { server, left, arrived: arrives, ..*hedge };
+        } else if let Some(under_way) = self.get_mut(id.original()) {
+            (under_way.server, under_way.left, under_way.arrived) = (server, left, arrives);
         }
     }
 
@@ -154,6 +199,30 @@ impl Pending {
         }
     }
 
+    /// Requests whose connection is to this gateway, in order of number.
+    pub(super) fn at_gateway(&self, gateway: usize) -> Vec<RequestId> {
+        let is_there = |one: &UnderWay| one.gateway as usize == gateway && !one.pauses;
+        let numbered = (self.first..).zip(&self.window);
+        let there = numbered.filter(|(_, one)| one.as_ref().is_some_and(is_there));
+        there.map(|(number, _)| RequestId(number)).collect()
+    }
+
+    /// Copies that have been sent on, in order of request: as they came, to whom, and when their first token passed. Only of requests
+    /// that were remembered.
+    pub(super) fn sent_on(&self) -> Vec<(Arrival, Server, Option<Time>)> {
+        let mut all = Vec::new();
+        for (&id, (arrival, _)) in &self.originals {
+            let Some(under_way) = self.get(id) else { continue };
+            let first = under_way.server.map(|server| (under_way.is_hedge, server, under_way.first_token));
+            let second = self.hedge_of(id).and_then(|hedge| Some((true, hedge.server?, None)));
+            for (is_hedge, server, first_token) in first.into_iter().chain(second) {
+                let id = if is_hedge { id.hedge() } else { id };
+                all.push((Arrival { id, ..arrival.clone() }, server as usize, first_token));
+            }
+        }
+        all
+    }
+
     /// Whether anybody is under way.
     pub(super) fn any(&self) -> bool {
         !self.window.is_empty()
@@ -161,7 +230,7 @@ impl Pending {
 
     /// What a predictor has said of a request's output length.
     pub(super) fn predicted(&self, id: RequestId) -> Option<u32> {
-        self.get(id)?.predicted_output_tokens
+        self.get(id.original())?.predicted_output_tokens
     }
 
     /// The oldest request under way.
@@ -175,6 +244,7 @@ impl Pending {
         let under_way = self.window.get_mut(place as usize)?.take()?;
         self.originals.remove(&id);
         self.failed_at.remove(&id);
+        self.hedges.remove(&id);
         // The window begins with one that is under way, so whether it is empty says whether anybody is.
         while self.window.pop_front_if(|oldest| oldest.is_none()).is_some() {
             self.first += 1;

@@ -3,14 +3,23 @@
 //! Knows one try at a time. Does not know what follows when a try fails: [`super::ending`] does.
 
 use super::lane::Look;
+use super::saturation::Refusal;
 use super::{Ends, Fleet, Gateway, Moment};
 use crate::agenda::Kind;
 use crate::observe::Observer;
 use crate::replica::{EngineEvent, Input};
-use crate::request::{Arrival, Finish, Request, RequestId};
-use crate::router::{Decision, Feedback, Server};
+use crate::request::{Arrival, EngineOutcome, Finish, Request, RequestId};
+use crate::router::{Candidates, Decision, Feedback, Server};
 use crate::time::{Span, Time};
 use crate::workload::Job;
+
+/// A request that goes to a replica.
+pub(super) struct Errand {
+    pub(super) gateway: usize,
+    pub(super) arrival: Arrival,
+    pub(super) request: Request,
+    pub(super) server: Server,
+}
 
 impl<O: Observer + Send> Fleet<O> {
     pub(super) fn move_to(&mut self, at: Time) {
@@ -23,7 +32,7 @@ impl<O: Observer + Send> Fleet<O> {
         let (arrival, request) = (job.arrival(), job.request);
         let gateway = self.take_in(&arrival);
         self.tally.requests += 1;
-        if self.tries_again {
+        if self.remembers {
             self.pending.remember(&arrival, &request);
         }
         self.come(gateway, arrival, request, ends);
@@ -31,7 +40,7 @@ impl<O: Observer + Send> Fleet<O> {
 
     /// Takes a request into the books; returns its gateway.
     pub(super) fn take_in(&mut self, arrival: &Arrival) -> usize {
-        let gateway = arrival.id.0 as usize % self.gateways.len();
+        let gateway = self.listed_from(arrival.id.0 as usize % self.gateways.len());
         self.pending.take_in(arrival, gateway);
         gateway
     }
@@ -39,6 +48,10 @@ impl<O: Observer + Send> Fleet<O> {
     /// A client's try reaches its gateway.
     pub(super) fn come(&mut self, gateway: usize, arrival: Arrival, request: Request, ends: &mut Ends<'_>) {
         self.tally.tries += 1;
+        if self.gateways[gateway].gone.is_some() {
+            self.turn_away(arrival.id, Finish::Lost, ends);
+            return;
+        }
         self.file_timeouts(arrival.id);
         if !self.gateways[gateway].bucket.take(self.now, &self.config.admission) {
             self.turn_away(arrival.id, Finish::Refused, ends);
@@ -63,59 +76,29 @@ impl<O: Observer + Send> Fleet<O> {
         ends: &mut Ends<'_>,
     ) -> bool {
         let id = arrival.id;
-        let count = self.gateways.len() as u32;
         let failed_at = if self.tries_again { self.pending.failed_at(id) } else { &[] };
-        let roster = &mut self.gateways[gateway].roster;
+        let Gateway { roster, view, .. } = &mut self.gateways[gateway];
         let candidates = match failed_at.is_empty() {
             true => roster.candidates().clone(),
             false => roster.candidates_but(failed_at),
         };
-        let most = self.config.admission.most_in_flight.unwrap_or(u32::MAX);
-        if candidates.is_empty() || self.gateways[gateway].in_flight >= most {
-            if self.has_room_to_wait(gateway) {
+        let candidates = roster.without_warming(candidates, self.now, |server| view.mine(server).in_flight);
+        if let Some(Refusal { finish, may_wait }) = self.refusal(gateway, &candidates, &request) {
+            if may_wait && self.has_room_to_wait(gateway) {
                 self.gateways[gateway].held.push_front(id);
                 self.pending.keep(arrival, request);
                 return true;
             }
-            self.turn_away(id, Finish::Unavailable, ends);
+            self.turn_away(id, finish, ends);
             return false;
         }
-        let network = self.config.network;
-        let Gateway { router, view, sight, held, .. } = &mut self.gateways[gateway];
-        let mut look = Look {
-            now: self.now,
-            lanes: &mut self.lanes,
-            view,
-            candidates: &candidates,
-            pending: &self.pending,
-            way: self.config.decision_gap + network.router_to_replica + network.frontend,
-            request: &request,
-            impairments: &self.config.impairments,
-            seed: self.config.seed,
-            gateway: (gateway as u32, count),
-        };
-        let decision = match sight.clairvoyant {
-            true => router.decide_knowing(&arrival, &mut look),
-            false => router.decide(&arrival, &mut look),
-        };
-        match decision {
+        match self.ask(gateway, &arrival, &request, &candidates) {
             Decision::Send(server) => {
-                assert!(
-                    candidates.contains(server),
-                    "a policy named replica {server}, which is no candidate"
-                );
-                self.processes[server].outstanding += 1;
-                if self.config.decision_gap == Span::ZERO {
-                    self.commit(gateway, &arrival, request, server);
-                } else {
-                    let at = self.now + self.config.decision_gap;
-                    let moment = Moment::Commit { request: id, attempt: request.attempt, server };
-                    self.agenda.add(at, Kind::Commit, u64::from(id.0), moment);
-                    self.pending.keep(arrival, request);
-                }
+                self.send(Errand { gateway, arrival, request, server });
                 false
             }
             Decision::Hold => {
+                let Gateway { sight, held, .. } = &mut self.gateways[gateway];
                 assert!(sight.holds, "a policy held a request without saying that it may");
                 held.push_front(id);
                 self.pending.keep(arrival, request);
@@ -126,6 +109,53 @@ impl<O: Observer + Send> Fleet<O> {
                 false
             }
         }
+    }
+
+    /// What the policy answers.
+    pub(super) fn ask(
+        &mut self,
+        gateway: usize,
+        arrival: &Arrival,
+        request: &Request,
+        candidates: &Candidates,
+    ) -> Decision {
+        let network = self.config.network;
+        let count = self.gateways.len() as u32;
+        let Gateway { router, view, sight, .. } = &mut self.gateways[gateway];
+        let mut look = Look {
+            now: self.now,
+            lanes: &mut self.lanes,
+            view,
+            candidates,
+            pending: &self.pending,
+            way: self.config.decision_gap + network.router_to_replica + network.frontend,
+            request,
+            impairments: &self.config.impairments,
+            seed: self.config.seed,
+            gateway: (gateway as u32, count),
+        };
+        let decision = match sight.clairvoyant {
+            true => router.decide_knowing(arrival, &mut look),
+            false => router.decide(arrival, &mut look),
+        };
+        if let Decision::Send(server) = decision {
+            assert!(candidates.contains(server), "a policy named replica {server}, which is no candidate");
+        }
+        decision
+    }
+
+    /// A decision has been made, and takes effect now or after a gap.
+    pub(super) fn send(&mut self, errand: Errand) {
+        self.processes[errand.server].outstanding += 1;
+        if self.config.decision_gap == Span::ZERO {
+            self.commit(errand);
+            return;
+        }
+        let Errand { arrival, request, server, .. } = errand;
+        let at = self.now + self.config.decision_gap;
+        let moment = Moment::Commit { request: request.id, attempt: request.attempt, server };
+        self.agenda.add(at, Kind::Commit, u64::from(request.id.0), moment);
+        self.pending.keep(arrival, request);
     }
 
     /// The gateway answers at once that it cannot serve this.
@@ -144,44 +174,51 @@ impl<O: Observer + Send> Fleet<O> {
 
     /// The gap behind a decision is over: it takes effect, unless its client has given up.
     pub(super) fn gap_is_over(&mut self, id: RequestId, attempt: u32, server: Server) {
-        if self.pending.get(id).is_some_and(|under_way| u32::from(under_way.attempt) == attempt)
+        if self.pending.get(id.original()).is_some_and(|under_way| u32::from(under_way.attempt) == attempt)
             && let Some((gateway, arrival, request)) = self.pending.release(id)
         {
-            self.commit(gateway, &arrival, request, server);
+            self.commit(Errand { gateway, arrival, request, server });
         } else {
             self.leaves(server);
         }
     }
 
     /// A decision takes effect: counters rise, and the request is on its way.
-    fn commit(&mut self, gateway: usize, arrival: &Arrival, mut request: Request, server: Server) {
+    fn commit(&mut self, errand: Errand) {
+        let Errand { gateway, arrival, mut request, server } = errand;
         let network = self.config.network;
-        let arrived = self.arrives(server);
-        self.pending.sent(arrival.id, server, arrived);
+        let (id, attempt) = (arrival.id, request.attempt);
+        let usual = self.links[server].arrives(self.now, network.router_to_replica, gateway);
+        let arrived = match self.links[server].has_changed() {
+            false => Some(usual),
+            true => self.arrives_by_changed_link(gateway, (id, attempt), server, usual),
+        };
+        self.pending.sent(id, server, self.now, arrived);
+        self.file_hedge(id, attempt);
         self.gateways[gateway].view.sent(server);
         self.gateways[gateway].in_flight += 1;
         self.limit(gateway, server);
-        self.gateways[gateway].router.committed(arrival, server, self.now);
+        self.gateways[gateway].router.committed(&arrival, server, self.now);
         let now = self.now;
         for other in self.others(gateway) {
             other.view.sent(server);
-            other.router.committed(arrival, server, now);
+            other.router.committed(&arrival, server, now);
         }
+        let Some(arrived) = arrived else {
+            self.cannot_connect(&request, server);
+            return;
+        };
         // Two of the very same rank would preempt each other for ever in vLLM, whose clocks tell them apart.
         self.last_arrival_order = arrived.as_ps().max(self.last_arrival_order + 1);
         request.arrival_order = self.last_arrival_order;
         self.deliver(server, arrived + network.frontend, Input::Add(request));
     }
 
-    /// When what is sent now arrives at a replica: nobody overtakes on the way there, however quick the network has become.
-    pub(super) fn arrives(&mut self, server: Server) -> Time {
-        let at = self.now + self.way(server);
-        if !self.processes[server].network_has_changed() {
-            return at;
-        }
-        let last = &mut self.lanes[server].last_sent_arrives;
-        *last = at.max(*last);
-        *last
+    /// Nothing passes, and its gateway gives up trying to connect.
+    fn cannot_connect(&mut self, request: &Request, server: Server) {
+        let at = self.now + self.config.health.connect_timeout;
+        let event = EngineEvent::Ended(EngineOutcome::turned_away(request, at, Finish::Lost));
+        self.agenda.add(at, Kind::Response, server as u64, Moment::Response { server, event });
     }
 
     /// A replica that has as many of a gateway's requests as it may is not chosen.
@@ -222,7 +259,8 @@ impl<O: Observer + Send> Fleet<O> {
     /// Something a replica produced passes the gateway on its way to the client. Of tries that were given up nobody
     /// wants to know.
     pub(super) fn respond(&mut self, at: Time, server: Server, event: EngineEvent, ends: &mut Ends<'_>) {
-        let under_way = self.pending.get(event.id()).map(|under_way| (under_way.gateway, under_way.attempt));
+        let original = event.id().original();
+        let under_way = self.pending.get(original).map(|under_way| (under_way.gateway, under_way.attempt));
         let Some((gateway, _)) = under_way.filter(|(_, attempt)| u32::from(*attempt) == event.attempt())
         else {
             if let EngineEvent::Ended(engine) = &event {
@@ -231,6 +269,10 @@ impl<O: Observer + Send> Fleet<O> {
             return;
         };
         let gateway = gateway as usize;
+        if self.config.hedging.is_some() && !self.settle_hedge(original, server, &event, at) {
+            self.ask_all_again(gateway, ends);
+            return;
+        }
         let feedback = match &event {
             EngineEvent::FirstToken { id, .. } => Feedback::FirstToken { id: *id, server, at },
             EngineEvent::Ended(engine) if engine.finish.is_complete() => {
@@ -242,8 +284,9 @@ impl<O: Observer + Send> Fleet<O> {
         let ended = matches!(event, EngineEvent::Ended(_));
         self.tell(gateway, &feedback, server, ended);
         match event {
-            EngineEvent::FirstToken { id, attempt, .. } => self.pending.first_token(id, attempt, at),
-            EngineEvent::Ended(engine) => {
+            EngineEvent::FirstToken { attempt, .. } => self.pending.first_token(original, attempt, at),
+            EngineEvent::Ended(mut engine) => {
+                engine.id = original;
                 self.detect_outlier(gateway, server, engine.finish == Finish::Lost);
                 self.leaves(server);
                 self.attempt_ended(engine, at, ends);

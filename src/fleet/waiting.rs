@@ -2,7 +2,7 @@
 //!
 //! Knows their order and how long they may wait. Does not know why a policy holds them.
 
-use super::{Ends, Fleet, Moment};
+use super::{Ends, Fleet, Gateway, Moment};
 use crate::agenda::Kind;
 use crate::observe::Observer;
 use crate::request::{Arrival, Finish, Request, RequestId};
@@ -67,11 +67,33 @@ impl<O: Observer + Send> Fleet<O> {
 
     /// Asks about the requests a gateway keeps, in order, until it keeps one again.
     pub(super) fn ask_again(&mut self, gateway: usize, ends: &mut Ends<'_>) {
-        while let Some(held) = self.gateways[gateway].held.pop_front() {
+        while let Some(held) = self.next_held(gateway) {
             let Some((gateway, arrival, request)) = self.pending.release(held) else { continue };
+            let class = arrival.class;
             if self.decide(gateway, arrival, request, ends) {
                 break;
             }
+            self.gateways[gateway].last_class = Some(class);
         }
+    }
+
+    /// Takes the next of those who wait: of the most urgent, the first; where classes take turns, the first of the class whose turn
+    /// it is.
+    fn next_held(&mut self, gateway: usize) -> Option<RequestId> {
+        let Gateway { held, last_class, .. } = &mut self.gateways[gateway];
+        if !self.config.admission.queue.is_some_and(|queue| queue.classes_take_turns) {
+            return held.pop_front();
+        }
+        let urgency = |id: &RequestId| self.pending.priority_of_kept(*id);
+        let most_urgent = urgency(held.front()?);
+        let band = held.iter().enumerate().take_while(|(_, id)| urgency(id) == most_urgent);
+        let class_of = |id: &RequestId| self.pending.get(*id).map(|under_way| under_way.class);
+        // Behind the class that was served last, round to it again.
+        let turn = |id: &RequestId| {
+            let class = class_of(id);
+            (class <= *last_class, class)
+        };
+        let (place, _) = band.min_by_key(|(place, id)| (turn(id), *place))?;
+        held.remove(place)
     }
 }

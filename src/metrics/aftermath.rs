@@ -129,7 +129,15 @@ mod tests {
     fn slow(at_s: f64, for_s: f64) -> IncidentSummary {
         let kind = "slow-down".into();
         let over_after_s = Some(for_s);
-        IncidentSummary { at_s, kind, replica: Some(0), noticed_after_s: None, over_after_s, in_vain: false }
+        IncidentSummary {
+            at_s,
+            kind,
+            replica: Some(0),
+            gateway: None,
+            noticed_after_s: None,
+            over_after_s,
+            in_vain: false,
+        }
     }
 
     #[test]

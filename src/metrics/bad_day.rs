@@ -15,6 +15,8 @@ pub struct BadDay {
     pub tries: u64,
     /// Tries that gateways made again on their own.
     pub gateway_retries: u64,
+    /// Second copies that gateways sent while they waited for the first.
+    pub hedges: u64,
     /// Tries whose replica died, or could not be reached.
     pub lost_tries: u64,
     /// Tries whose client waited too long.
@@ -36,10 +38,13 @@ pub struct BadDay {
 pub struct IncidentSummary {
     /// When, seconds after the start.
     pub at_s: f64,
-    /// What: crash, slow-down, drain or rolling-deploy.
+    /// What, by its name in a scenario.
     pub kind: String,
-    /// To which replica; none: to all in turn.
+    /// To which replica; none: to all in turn, or to a gateway.
     pub replica: Option<u32>,
+    /// To which gateway; none: to replicas.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<u32>,
     /// Until the last gateway sent nothing there any more; none where nobody noticed.
     pub noticed_after_s: Option<f64>,
     /// Until it was ready again, or as quick as before; none if that was not in this run.

@@ -238,6 +238,7 @@ mod tests {
                 finish: Finish::Stop,
             }),
             finish: Finish::Stop,
+            detour: None,
         }
     }
 

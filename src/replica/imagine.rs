@@ -11,7 +11,7 @@ use super::scheduler::Scheduler;
 use super::sequence::State;
 use super::{EngineEvent, Input, Limit, Replica};
 use crate::observe::Silence;
-use crate::request::RequestId;
+use crate::request::{Finish, RequestId};
 use crate::time::Time;
 
 /// Who guesses lengths: (request, tokens sampled so far) -> tokens in all.
@@ -33,14 +33,14 @@ impl Replica {
         copy
     }
 
-    /// Runs on until request `id` has ended; none if that is after `until`, or never.
+    /// Runs on until request `id` has ended; none if that is after `until`, or never, or because the process died.
     pub fn end_of(&mut self, id: RequestId, until: Time) -> Option<Time> {
         loop {
             for event in self.events.drain(..) {
                 if let EngineEvent::Ended(outcome) = event
                     && outcome.id == id
                 {
-                    return Some(outcome.done);
+                    return (outcome.finish != Finish::Lost).then_some(outcome.done);
                 }
             }
             let next = self.next_completion().filter(|&next| next <= until)?;

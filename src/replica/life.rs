@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::engine::{Engine, Listeners, StepKind};
 use super::output::EngineEvent;
 use super::{Input, Limit, Replica};
-use crate::request::{EngineOutcome, Finish, Ledger, Request};
+use crate::request::{EngineOutcome, Finish};
 use crate::signals::Signals;
 use crate::step_time::StepTime;
 use crate::step_time::scaled::Scaled;
@@ -67,23 +67,6 @@ impl Life {
     }
 }
 
-/// The outcome of a request that a front end turned away at `at`.
-pub(super) fn turned_away(request: &Request, at: Time, finish: Finish) -> EngineOutcome {
-    EngineOutcome {
-        id: request.id,
-        attempt: request.attempt,
-        queued: at,
-        scheduled: None,
-        first_token: None,
-        done: at,
-        output_tokens: 0,
-        cached_tokens: 0,
-        preemptions: 0,
-        decode_parts: Ledger::default(),
-        finish,
-    }
-}
-
 impl Replica {
     /// Whether its process runs, as far as it has lived.
     pub fn is_up(&self) -> bool {
@@ -109,6 +92,9 @@ impl Replica {
         if let Limit::Time(moment) = until {
             while let Some((at, control)) = self.life.orders.pop_front_if(|(at, _)| *at <= moment) {
                 self.live_without_orders(Limit::Time(at), listeners);
+                if let (Control::Crash, Some(recorder)) = (control, &mut listeners.recorder) {
+                    recorder.crashed();
+                }
                 self.obey(at, control);
             }
         }
@@ -128,7 +114,7 @@ impl Replica {
         while let Some((at, input)) = self.inbox.pop_until(until) {
             if let Input::Add(request) = input {
                 let nobody_since = self.engine.clock();
-                let lost = turned_away(&request, at, Finish::Lost);
+                let lost = EngineOutcome::turned_away(&request, at, Finish::Lost);
                 // What waited in the front end is lost when that dies, and not before.
                 let done = at.max(nobody_since);
                 self.events.push(EngineEvent::Ended(EngineOutcome { done, ..lost }));

@@ -22,7 +22,7 @@
 use std::sync::Arc;
 
 use crate::observe::{Observer, Silence};
-use crate::request::{Finish, Request, RequestId};
+use crate::request::{EngineOutcome, Finish, Request, RequestId};
 use crate::signals::Signals;
 use crate::step_time::{Batch, StepTime};
 use crate::time::Time;
@@ -101,6 +101,8 @@ pub trait Recorder {
     fn load_finished(&mut self, id: RequestId);
     /// A request was aborted before the next schedule() call.
     fn aborted(&mut self, id: RequestId);
+    /// The process died, and everything in it. Recordings hold none of that.
+    fn crashed(&mut self) {}
 }
 
 /// One engine: deliver, advance, look.
@@ -141,7 +143,11 @@ impl Replica {
     pub fn deliver(&mut self, at: Time, seq: u64, input: Input) {
         match input {
             Input::Add(request) if !self.admissible(request.prompt_tokens) => {
-                self.events.push(EngineEvent::Ended(life::turned_away(&request, at, Finish::TooLong)));
+                self.events.push(EngineEvent::Ended(EngineOutcome::turned_away(
+                    &request,
+                    at,
+                    Finish::TooLong,
+                )));
             }
             Input::Control(control) => self.life.order(at, control),
             input => self.inbox.deliver(at, seq, input),

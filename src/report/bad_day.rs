@@ -7,7 +7,7 @@ use crate::study::compare::Comparison;
 /// Whether anybody lost, gave up, or tried again.
 fn is_eventful(day: &BadDay) -> bool {
     let failed = day.lost_tries + day.timed_out_tries + day.unavailable_tries;
-    failed + day.gateway_retries + day.output_tokens_wasted > 0
+    failed + day.gateway_retries + day.hedges + day.output_tokens_wasted > 0
 }
 
 /// A row a contender; none where nothing failed.
@@ -18,6 +18,7 @@ pub(super) fn table(comparison: &Comparison) -> Option<Table> {
         "timed out",
         "tries a request",
         "tries by gateways",
+        "second copies",
         "tries lost",
         "tries timed out",
         "tries answered 503",
@@ -45,6 +46,7 @@ pub(super) fn table(comparison: &Comparison) -> Option<Table> {
             of(&|day| Some(day.timed_out as f64)),
             number_or_dash(tries),
             of(&|day| Some(day.gateway_retries as f64)),
+            of(&|day| Some(day.hedges as f64)),
             of(&|day| Some(day.lost_tries as f64)),
             of(&|day| Some(day.timed_out_tries as f64)),
             of(&|day| Some(day.unavailable_tries as f64)),
@@ -103,18 +105,23 @@ fn around(name: &str, aftermath: &Aftermath) -> String {
 }
 
 fn line(incident: &IncidentSummary) -> String {
-    let whom = incident.replica.map_or("all replicas".into(), |replica| format!("replica {replica}"));
-    let slow = !["crash", "drain", "rolling-deploy"].contains(&incident.kind.as_str());
+    let whom = match (incident.replica, incident.gateway) {
+        (Some(replica), _) => format!("replica {replica}"),
+        (None, Some(gateway)) => format!("gateway {gateway}"),
+        (None, None) => "all replicas".into(),
+    };
+    // What passes without a new process.
+    let slow = ["slow-down", "network", "metrics-lost", "partition"].contains(&incident.kind.as_str());
     if incident.in_vain {
         return format!(
-            "- {} s: {} of {whom}, which was down or going already\n",
+            "- {} s: {} of {whom}, which was not there, or going already\n",
             number(incident.at_s),
             incident.kind
         );
     }
     let noticed = match (incident.noticed_after_s, incident.replica) {
         (Some(after), _) => format!(", noticed after {} s", number(after)),
-        (None, Some(_)) if !slow => ", not noticed".into(),
+        (None, Some(_)) if !slow || incident.kind == "partition" => ", not noticed".into(),
         _ => String::new(),
     };
     let over = incident.over_after_s.map_or(String::new(), |after| {

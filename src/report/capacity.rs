@@ -4,6 +4,9 @@ use super::plots::{Along, MeasuredLine, Plot, PlotError, measured_lines};
 use super::table::{Table, number, number_or_dash};
 use crate::study::capacity::{Capacity, Latency, Objective, Point, Quantity, Verdict};
 
+/// The name of its picture.
+pub const CURVE: &str = "capacity";
+
 fn name(latency: Latency) -> &'static str {
     match latency {
         Latency::E2e => "E2E",
@@ -184,7 +187,7 @@ pub fn plot(
     };
     let title = if title.is_empty() { "capacity".into() } else { format!("{title} \u{2013} capacity") };
     measured_lines(
-        "capacity",
+        CURVE,
         &title,
         Along::Sizes,
         (x_label, "percentile divided by its limit"),

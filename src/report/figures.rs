@@ -12,6 +12,19 @@ use crate::study::compare::Comparison;
 use crate::study::ranking::Ranked;
 use crate::time::Span;
 
+/// Names of plots that there is one of in a result.
+const TTFT_CDF: &str = "ttft-cdf";
+const E2E_CDF: &str = "e2e-cdf";
+const E2E_TAIL: &str = "e2e-tail";
+const E2E_OVER_TIME: &str = "e2e-over-time";
+/// What names of plots begin with that are about replicas.
+const REPLICAS: &str = "replicas-";
+
+/// Whether a plot of this name may be one of a comparison's.
+pub fn is_one(name: &str) -> bool {
+    name.starts_with(REPLICAS) || [TTFT_CDF, E2E_CDF, E2E_TAIL, E2E_OVER_TIME].contains(&name)
+}
+
 /// One plot to be drawn, where there is something to show.
 type Drawing<'a> = dyn Fn() -> Result<Option<Plot>, PlotError> + Sync + 'a;
 
@@ -33,16 +46,16 @@ pub fn of(comparison: &Comparison) -> Result<Vec<Plot>, PlotError> {
     };
     let tails = || {
         let title = titled("tail of the end-to-end latency");
-        tail_bars("e2e-tail", &title, "end-to-end latency", &bars(comparison))
+        tail_bars(E2E_TAIL, &title, "end-to-end latency", &bars(comparison))
     };
     let replicas = |ranked: &Ranked| {
-        let name = format!("replicas-{}", file_name(&ranked.name));
+        let name = format!("{REPLICAS}{}", file_name(&ranked.name));
         let title = titled(&format!("replicas under {}{one_of}", ranked.name));
         replicas_over_time(&name, &title, &lines(ranked))
     };
     let mut drawn: Vec<Box<Drawing<'_>>> = vec![
-        Box::new(|| cdf("ttft-cdf", "time to first token", Outcome::ttft).map(Some)),
-        Box::new(|| cdf("e2e-cdf", "end-to-end latency", Outcome::e2e).map(Some)),
+        Box::new(|| cdf(TTFT_CDF, "time to first token", Outcome::ttft).map(Some)),
+        Box::new(|| cdf(E2E_CDF, "end-to-end latency", Outcome::e2e).map(Some)),
         Box::new(|| tails().map(Some)),
         Box::new(|| over_time(comparison, &titled)),
         Box::new(|| replicas_up(comparison, &titled)),
@@ -74,7 +87,7 @@ fn over_time(comparison: &Comparison, titled: &dyn Fn(&str) -> String) -> Result
     let lines: Vec<MeasuredLine> = windows().map(line).collect();
     let title = titled(&format!("tail over time, in windows of {} s", first.length_s));
     let labels = ("sent at, seconds", &*format!("end-to-end latency P{percent}, ms"));
-    measured_lines("e2e-over-time", &title, Along::Time, labels, &lines, None).map(Some)
+    measured_lines(E2E_OVER_TIME, &title, Along::Time, labels, &lines, None).map(Some)
 }
 
 /// Replicas that are up over time, in steps; nothing where no autoscaler changes anything.
@@ -99,7 +112,8 @@ fn replicas_up(comparison: &Comparison, titled: &dyn Fn(&str) -> String) -> Resu
         return Ok(None);
     }
     let labels = ("time, seconds", "replicas that are up");
-    measured_lines("replicas-up", &titled("replicas over time"), Along::Time, labels, &lines, None).map(Some)
+    measured_lines(&format!("{REPLICAS}up"), &titled("replicas over time"), Along::Time, labels, &lines, None)
+        .map(Some)
 }
 
 fn curves(comparison: &Comparison, of: fn(&Outcome) -> Option<Span>) -> Vec<Curve> {

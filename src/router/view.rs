@@ -97,6 +97,11 @@ impl View {
         }
     }
 
+    /// The last report of a replica's gauges as it came, however old.
+    pub fn last_report(&self, server: Server) -> Glimpse {
+        self.reports[server]
+    }
+
     /// A request was sent.
     pub fn sent(&mut self, server: Server) {
         self.mine[server].in_flight += 1;

@@ -59,9 +59,11 @@ impl Loaded {
         for assignment in assignments {
             text = overrides::set(name, &text, assignment)?;
         }
+        // Lines are counted in what is read, which is no longer what is in the file.
+        let name = if assignments.is_empty() { name.to_string() } else { format!("{name} with --set") };
         let file: ScenarioFile =
-            toml::from_str(&text).map_err(|error| ScenarioError::of_toml(name, &text, &error))?;
-        Ok(Loaded { name: name.into(), folder: folder.into(), text, file })
+            toml::from_str(&text).map_err(|error| ScenarioError::of_toml(&name, &text, &error))?;
+        Ok(Loaded { name, folder: folder.into(), text, file })
     }
 
     /// The scenario as written, with assignments laid over it.

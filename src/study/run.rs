@@ -229,9 +229,15 @@ pub fn run(
                 engine.id = outcome.attempt.request;
             }
         }
+        let job = |id: RequestId| {
+            let job = RequestId(sessions.job_of(id.original()));
+            if id.is_hedge() { job.hedge() } else { job }
+        };
         for delivery in result.deliveries.iter_mut().flatten() {
-            if let Input::Add(request) = &mut delivery.input {
-                request.id = RequestId(sessions.job_of(request.id));
+            match &mut delivery.input {
+                Input::Add(request) => request.id = job(request.id),
+                Input::Abort(id) => *id = job(*id),
+                Input::Control(_) => {}
             }
         }
         result.outcomes.sort_by_key(|outcome| outcome.attempt);
@@ -295,14 +301,16 @@ pub fn simulate_with(
 ) -> Result<RunResult, StudyError> {
     let seed = repetition_seed(scenario, repetition);
     let router = &scenario.router;
-    let routers: Vec<Box<dyn Router>> = (0..router.gateways)
-        .map(|gateway| {
-            let policy = policies::build(&router.policy, &router.parameters, seed, u64::from(gateway))?;
-            Ok(wrap(match router.characters_per_token {
-                Some(characters) => ByCharacters::before(policy, characters),
-                None => policy,
-            }))
-        })
+    // A policy that comes after one that was lost draws from streams of its own.
+    let new_router = |gateway: u64, lost: u64| -> Result<Box<dyn Router>, StudyError> {
+        let policy = policies::build(&router.policy, &router.parameters, seed, lost << 32 | gateway)?;
+        Ok(wrap(match router.characters_per_token {
+            Some(characters) => ByCharacters::before(policy, characters),
+            None => policy,
+        }))
+    };
+    let routers: Vec<Box<dyn Router>> = (0..u64::from(router.gateways))
+        .map(|gateway| new_router(gateway, 0))
         .collect::<Result<_, StudyError>>()?;
     let config = FleetConfig {
         freshness: router.freshness,
@@ -312,6 +320,7 @@ pub fn simulate_with(
         admission: scenario.admission,
         health: scenario.health,
         retries: scenario.retries,
+        hedging: scenario.hedging,
         patience: scenario.patience,
         incidents: scenario.plan(),
         spare: scenario.spare_machines() as usize,
@@ -331,12 +340,16 @@ pub fn simulate_with(
     if let Some(plan) = &scenario.autoscaler {
         fleet = fleet.scaled(plan.scale, (autoscaler::find(plan.policy)?.build)(&plan.parameters)?);
     }
-    let ended = fleet.run(source, &mut |outcome| {
+    let mut ended_one = |outcome: Outcome| {
         collector.add(&outcome);
         if keep != Keep::Nothing {
             outcomes.push(outcome);
         }
-    });
+    };
+    let again = |gateway: usize, lost: u32| {
+        new_router(gateway as u64, u64::from(lost)).expect("it was made before from the same parameters")
+    };
+    let ended = fleet.run_with(source, &mut ended_one, &again);
     if let Some(failure) = ended.failure {
         return Err(StudyError::Script(failure));
     }

@@ -226,6 +226,60 @@ fn text() -> impl Strategy<Value = String> {
     })
 }
 
+/// What befalls the fleets of [`text`], and what gateways and clients do about it.
+fn bad_day() -> impl Strategy<Value = String> {
+    let event = (0u32..7, 0.0f64..4.0, 0.05f64..2.0).prop_map(|(kind, at, lasts)| {
+        let whom = "\"any\"";
+        let rest = match kind {
+            0 => format!("kind = \"crash\", replica = {whom}, restart_s = {lasts}"),
+            1 => format!("kind = \"slow-down\", replica = {whom}, factor = 3.0, for_s = {lasts}"),
+            2 => format!("kind = \"drain\", replica = {whom}, grace_s = 0.3, restart_s = {lasts}"),
+            3 => {
+                format!("kind = \"network\", replica = {whom}, delay_ms = 40.0, loss = 0.2, for_s = {lasts}")
+            }
+            4 => format!("kind = \"partition\", replica = {whom}, for_s = {lasts}"),
+            5 => format!("kind = \"gateway-lost\", gateway = \"any\", restart_s = {lasts}"),
+            _ => format!("kind = \"rolling-deploy\", restart_s = {lasts}, grace_s = 0.5, surge = 1"),
+        };
+        format!("{{ at_s = {at}, {rest} }}")
+    });
+    let clients = prop_oneof![
+        Just(String::new()),
+        (0.2f64..3.0, 0u32..4).prop_map(|(first, retries)| {
+            format!("clients = {{ timeout_s = {{ first_token = {first} }}, retries = {retries} }}")
+        }),
+    ];
+    let gateways = (0u32..3, prop::option::of(20u32..600), any::<bool>()).prop_map(|(attempts, hedge, queue)| {
+        let hedge = hedge.map_or(String::new(), |ms| format!("hedging = {{ after_ms = {ms} }}\n"));
+        let queue = if queue { "admission.queue = { ttl_s = 2.0 }\n" } else { "" };
+        format!(
+            "retries = {{ attempts = {attempts} }}\n{hedge}{queue}health = {{ interval_s = 0.4, connect_timeout_s = 0.3 }}\n"
+        )
+    });
+    (prop::collection::vec(event, 0..5), clients, gateways).prop_map(|(events, clients, gateways)| {
+        format!("events = [{}]\n{clients}\n[router]\nreplicas = 2\n{gateways}", events.join(", "))
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    /// On bad days too: `explain` asserts that parts sum to the picosecond, and that replicas that live alone die and end requests as
+    /// they did.
+    #[test]
+    fn parts_sum_on_bad_days((text, day) in (text(), bad_day())) {
+        let (scenario, jobs) = read(&text.replace("[router]\n", &format!("{day}\n")));
+        let explanation = explain(&scenario, &jobs).unwrap();
+        for request in &explanation.requests {
+            let again = request.outcome.attempt.number > 0;
+            for part in [Part::EarlierTries, Part::Network, Part::Router, Part::Queue, Part::BehindPrefill] {
+                prop_assert!(request.e2e[part] >= 0, "{:?} of {:?}", part, request);
+            }
+            prop_assert!(!again || request.e2e[Part::EarlierTries] > 0, "{:?}", request);
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 

@@ -11,6 +11,7 @@ mod decisions;
 mod explanations;
 mod exports;
 mod fleets;
+mod gateways;
 mod golden;
 mod incidents;
 mod jumps;

@@ -11,14 +11,17 @@ use tailcast::autoscaler::behavior::Behavior;
 use tailcast::autoscaler::{Autoscaler, Metric, hpa, keda, predictive};
 use tailcast::fleet::admission::{Admission, Queue};
 use tailcast::fleet::health::Health;
+use tailcast::fleet::hedging::Hedging;
 use tailcast::fleet::incidents::{Back, Incident, What, When, Whom};
 use tailcast::fleet::patience::{Backoff, Patience, Retries};
+use tailcast::fleet::saturation::Saturation;
 use tailcast::fleet::scaling::Scale;
 use tailcast::fleet::{End, Ended, Fleet, FleetConfig};
 use tailcast::metrics::LaneStats;
 use tailcast::observe::{Observer, Silence};
+use tailcast::random::Seed;
 use tailcast::request::{Finish, Outcome};
-use tailcast::router::POLICIES;
+use tailcast::router::{POLICIES, policies};
 use tailcast::time::{Span, Time};
 use tailcast::workload::{Job, OpenLoop};
 
@@ -45,15 +48,27 @@ fn incident() -> impl Strategy<Value = Incident> {
         2 => Just(Back::Started),
         3 => (0u64..1_500).prop_map(|ms| Back::After(Span::from_ms(ms))),
     ];
-    let what = (0u32..6, whom, back, 0u64..800, 100u32..5_000, prop::option::of(1u64..900)).prop_map(
+    let what = (0u32..9, whom, back, 0u64..800, 100u32..5_000, prop::option::of(1u64..900)).prop_map(
         |(kind, whom, back, grace, per_mille, lasts)| {
             let grace = Span::from_ms(grace);
             match kind {
                 0 => What::Crash { whom, back },
                 1 => What::SlowDown { whom, per_mille, lasts: lasts.map(Span::from_ms) },
                 2 => What::Drain { whom, grace, back },
-                3 => What::Network { whom, delay: grace, lasts: lasts.map(Span::from_ms) },
+                3 => {
+                    let loss = f64::from(per_mille % 7) / 10.0;
+                    What::Network { whom, delay: grace, loss, lasts: lasts.map(Span::from_ms) }
+                }
                 4 => What::MetricsLost { whom, lasts: lasts.map(Span::from_ms) },
+                5 => What::SpotLoss { whom, notice: grace, back },
+                6 => {
+                    let gateway = lasts.map(|lasts| lasts as usize);
+                    What::Partition { whom, gateway, lasts: grace + Span::from_ms(1) }
+                }
+                7 => {
+                    let gateway = lasts.map(|lasts| lasts as usize);
+                    What::GatewayLost { gateway, noticed: grace, back }
+                }
                 _ => {
                     What::RollingDeploy { at_once: 1 + per_mille % 2, surge: per_mille / 2 % 3, grace, back }
                 }
@@ -86,8 +101,8 @@ fn patience() -> impl Strategy<Value = Patience> {
 }
 
 fn health() -> impl Strategy<Value = Health> {
-    (1u64..300, 1u32..4, 0u64..200, 0u32..3, 0.0f64..0.7).prop_map(
-        |(interval, checks, watch, eject_after, share)| Health {
+    (1u64..300, 1u32..4, 0u64..200, 0u32..3, 0.0f64..0.7, (0u64..900, 1u64..400)).prop_map(
+        |(interval, checks, watch, eject_after, share, (slow_start, connect))| Health {
             interval: Span::from_ms(interval),
             unhealthy_after: checks,
             healthy_after: 4 - checks,
@@ -96,21 +111,36 @@ fn health() -> impl Strategy<Value = Health> {
             ejection: Span::from_ms(interval * 3),
             most_ejected: share,
             panic_below: if share < 0.3 { 0.0 } else { share },
+            slow_start: Span::from_ms(slow_start.saturating_sub(400)),
+            slow_start_aggression: 0.5 + share,
+            connect_timeout: Span::from_ms(connect),
         },
     )
 }
 
 fn admission() -> impl Strategy<Value = Admission> {
     let limits = (prop::option::of(1u32..20), prop::option::of(1u32..60));
-    let queue = (1u32..40, 1u64..2_000)
-        .prop_map(|(max_requests, ttl)| Queue { max_requests, ttl: Span::from_ms(ttl) });
-    let some = (prop::option::of(1.0f64..200.0), 1.0f64..20.0, limits, prop::option::of(queue)).prop_map(
-        |(rate_per_s, burst, (most_per_replica, most_in_flight), queue)| Admission {
+    let queue = (1u32..40, 1u64..2_000, any::<bool>()).prop_map(|(max_requests, ttl, classes_take_turns)| {
+        Queue { max_requests, ttl: Span::from_ms(ttl), classes_take_turns }
+    });
+    let saturation =
+        (0.5f64..6.0, 0.1f64..1.0, 1u64..600, any::<bool>()).prop_map(|(depth, usage, stale, early)| {
+            Saturation {
+                queue_depth: depth,
+                kv_cache_usage: usage,
+                staleness: Span::from_ms(stale),
+                probabilistic: early,
+            }
+        });
+    let gates = (prop::option::of(queue), prop::option::of(saturation));
+    let some = (prop::option::of(1.0f64..200.0), 1.0f64..20.0, limits, gates).prop_map(
+        |(rate_per_s, burst, (most_per_replica, most_in_flight), (queue, saturation))| Admission {
             rate_per_s,
             burst,
             most_per_replica,
             most_in_flight,
             queue,
+            saturation,
         },
     );
     prop_oneof![2 => Just(Admission::default()), 1 => some]
@@ -206,20 +236,31 @@ fn storm() -> impl Strategy<Value = Storm> {
 fn bad_day() -> impl Strategy<Value = Setting> {
     let incidents = prop::collection::vec(incident(), 0..6);
     let retries = (0u32..3, backoff()).prop_map(|(attempts, backoff)| Retries { attempts, backoff });
-    (setting(), incidents, patience(), (retries, admission()), health()).prop_map(
-        |(setting, mut incidents, patience, (retries, admission), health)| {
+    let hedging = (1u64..400, prop::option::of(0.0f64..1.0))
+        .prop_map(|(after, budget)| Hedging { after: Span::from_ms(after), budget });
+    let gates = (retries, admission(), prop::option::weighted(0.3, hedging));
+    (setting(), incidents, patience(), gates, health()).prop_map(
+        |(setting, mut incidents, patience, (retries, admission, hedging), health)| {
             for incident in &mut incidents {
                 if let What::Crash { whom: Whom::One(server), .. }
                 | What::SlowDown { whom: Whom::One(server), .. }
                 | What::Network { whom: Whom::One(server), .. }
                 | What::MetricsLost { whom: Whom::One(server), .. }
+                | What::SpotLoss { whom: Whom::One(server), .. }
+                | What::Partition { whom: Whom::One(server), .. }
                 | What::Drain { whom: Whom::One(server), .. } = &mut incident.what
                 {
                     *server %= setting.servers;
                 }
+                if let What::Partition { gateway: Some(gateway), .. }
+                | What::GatewayLost { gateway: Some(gateway), .. } = &mut incident.what
+                {
+                    *gateway %= setting.gateways as usize;
+                }
             }
             let incidents = incidents.into();
-            let config = FleetConfig { incidents, patience, retries, admission, health, ..setting.config };
+            let config =
+                FleetConfig { incidents, patience, retries, admission, hedging, health, ..setting.config };
             Setting { config, ..setting }
         },
     )
@@ -238,7 +279,12 @@ fn run<O: Observer + Send + Default>(
     if let Some(scaled) = scaled {
         fleet = fleet.scaled(scaled.scale, scaled.autoscaler());
     }
-    let ended = fleet.run(&mut OpenLoop::new(jobs.into()), &mut |outcome| outcomes.push(outcome));
+    let again = |gateway: usize, lost: u32| {
+        let gateway = u64::from(lost) << 32 | gateway as u64;
+        policies::build(policy, &toml::Table::new(), Seed(setting.seed), gateway).unwrap()
+    };
+    let source = &mut OpenLoop::new(jobs.into());
+    let ended = fleet.run_with(source, &mut |outcome| outcomes.push(outcome), &again);
     outcomes.sort_by_key(|outcome| outcome.attempt.request);
     (outcomes, ended)
 }

@@ -10,7 +10,7 @@ use rand_distr::Distribution;
 use super::rollout::Rollout;
 use super::{Back, Happened, Incident, What, When, Whom};
 use crate::agenda::Kind;
-use crate::fleet::{Fleet, Moment};
+use crate::fleet::{Ends, Fleet, Moment};
 use crate::observe::Observer;
 use crate::random::{Purpose, Stream};
 use crate::replica::{Control, Input};
@@ -35,9 +35,7 @@ pub(in crate::fleet) struct Process {
     /// Tells what was filed for one stage from what is so now.
     epoch: u32,
     /// The same of troubles that pass, by kind.
-    trouble_epochs: [u32; 3],
-    /// What goes there and comes back is under way for so much longer.
-    pub(in crate::fleet) delay: Span,
+    trouble_epochs: [u32; 4],
     /// Reads of its gauges fail.
     pub(in crate::fleet) is_blind: bool,
     /// Tries that were sent here and have not ended, by the fleet's own count.
@@ -53,17 +51,16 @@ pub(in crate::fleet) struct Process {
 }
 
 impl Process {
-    /// Whether what goes there has ever been under way for longer than usual.
-    pub(in crate::fleet) fn network_has_changed(&self) -> bool {
-        self.trouble_epochs[Trouble::Network as usize] > 0
+    /// Tells what is so now from what was.
+    pub(super) fn epoch(&self) -> u32 {
+        self.epoch
     }
 
     pub(in crate::fleet) fn new() -> Process {
         Process {
             stage: Stage::Up,
             epoch: 0,
-            trouble_epochs: [0; 3],
-            delay: Span::ZERO,
+            trouble_epochs: [0; 4],
             is_blind: false,
             outstanding: 0,
             all_know_at: Time::ZERO,
@@ -93,6 +90,7 @@ pub(in crate::fleet) enum Trouble {
     Pace,
     Network,
     Metrics,
+    Partition,
 }
 
 /// Moments of incidents.
@@ -114,8 +112,10 @@ pub(in crate::fleet) enum Step {
     Notice { gateway: usize, server: Server, epoch: u32 },
     /// Its watch has told a gateway of a drain.
     Watch { gateway: usize, server: Server, epoch: u32 },
+    /// Another gateway takes the place of one that was lost.
+    GatewayStarts { gateway: usize },
     /// An ejection is over.
-    Return { gateway: usize, server: Server, ejections: u32 },
+    Return { gateway: usize, lost: u32, server: Server, ejections: u32 },
     /// Gauges are read for the autoscaler.
     Scrape,
     /// The autoscaler decides.
@@ -177,7 +177,7 @@ impl<O: Observer + Send> Fleet<O> {
         }
     }
 
-    pub(in crate::fleet) fn befall(&mut self, step: Step, requests_to_come: bool) {
+    pub(in crate::fleet) fn befall(&mut self, step: Step, requests_to_come: bool, ends: &mut Ends<'_>) {
         match step {
             Step::Plan(index) => {
                 if matches!(self.incidents.plan[index].when, When::Every { .. }) {
@@ -186,7 +186,7 @@ impl<O: Observer + Send> Fleet<O> {
                     }
                     self.file_again(index, self.now);
                 }
-                self.carry_out(index);
+                self.carry_out(index, ends);
             }
             Step::Start { server, epoch } => self.start(server, epoch),
             Step::Kill { server, epoch } => {
@@ -210,17 +210,25 @@ impl<O: Observer + Send> Fleet<O> {
                 if self.processes[server].trouble_epochs[trouble as usize] == epoch {
                     match trouble {
                         Trouble::Pace => self.order(server, Control::Pace { per_mille: 1_000 }),
-                        Trouble::Network => self.processes[server].delay = Span::ZERO,
+                        Trouble::Network => self.links[server].mends(),
+                        Trouble::Partition => self.set_cut(server, None),
                         Trouble::Metrics => self.processes[server].is_blind = false,
                     }
                 }
             }
             Step::Notice { gateway, server, epoch } => {
-                if self.processes[server].epoch == epoch {
-                    let up = self.processes[server].answers();
-                    self.gateways[gateway].roster.checked(server, up);
+                let process = &self.processes[server];
+                if process.epoch == epoch {
+                    let cut = self.links[server].cut_from(gateway);
+                    let up = process.answers() && cut.is_none();
+                    // Who was announced to go is not taken for one who has come back.
+                    if !(up && process.stage == Stage::Draining) {
+                        self.gateways[gateway].roster.checked(server, up, self.now);
+                    }
                     if !up {
-                        self.incidents.notice(self.processes[server].happened, self.now);
+                        self.incidents.notice(cut.map(|cut| cut.happened), self.now);
+                        let died = process.happened.filter(|_| !process.answers());
+                        self.incidents.notice(died, self.now);
                     }
                 }
             }
@@ -232,15 +240,18 @@ impl<O: Observer + Send> Fleet<O> {
                     self.gateways[gateway].roster.drains(server);
                 }
             }
-            Step::Return { gateway, server, ejections } => {
-                self.gateways[gateway].roster.returns(server, ejections);
+            Step::Return { gateway, lost, server, ejections } => {
+                if self.gateways[gateway].lost == lost {
+                    self.gateways[gateway].roster.returns(server, ejections);
+                }
             }
+            Step::GatewayStarts { gateway } => self.gateway_starts(gateway, ends),
             Step::Scrape => self.scrape(requests_to_come),
             Step::Scale => self.scale(requests_to_come),
         }
     }
 
-    fn carry_out(&mut self, index: usize) {
+    fn carry_out(&mut self, index: usize, ends: &mut Ends<'_>) {
         let what = self.incidents.plan[index].what;
         match what {
             What::Crash { whom, back } => {
@@ -250,8 +261,8 @@ impl<O: Observer + Send> Fleet<O> {
                 self.order(server, Control::Pace { per_mille });
                 self.passes(server, what, Trouble::Pace, lasts);
             }),
-            What::Network { whom, delay, lasts } => self.meant(index, whom).for_each(|server| {
-                self.processes[server].delay = delay;
+            What::Network { whom, delay, loss, lasts } => self.meant(index, whom).for_each(|server| {
+                self.links[server].worsens(delay, loss);
                 self.passes(server, what, Trouble::Network, lasts);
             }),
             What::MetricsLost { whom, lasts } => self.meant(index, whom).for_each(|server| {
@@ -262,6 +273,16 @@ impl<O: Observer + Send> Fleet<O> {
                 self.meant(index, whom).for_each(|server| self.drain(server, Some(what), grace, back, None));
             }
             What::RollingDeploy { .. } => self.deploy(what),
+            What::SpotLoss { whom, notice, back } => {
+                self.meant(index, whom).for_each(|server| self.drain(server, Some(what), notice, back, None));
+            }
+            What::Partition { whom, .. } => self.part(index, what, whom),
+            What::GatewayLost { gateway, .. } => {
+                let gateways = self.gateways.len();
+                let by_chance = |stream: &mut Stream| stream.random_range(0..gateways);
+                let gateway = gateway.unwrap_or_else(|| by_chance(&mut self.incidents.streams[index]));
+                self.lose_gateway(gateway, what, ends);
+            }
         }
     }
 
@@ -276,8 +297,14 @@ impl<O: Observer + Send> Fleet<O> {
         self.stop(server);
     }
 
-    /// Notes a trouble, and when it will be over.
-    fn passes(&mut self, server: Server, what: What, trouble: Trouble, lasts: Option<Span>) {
+    /// Notes a trouble, and when it will be over; returns its place in the list of what happened.
+    pub(super) fn passes(
+        &mut self,
+        server: Server,
+        what: What,
+        trouble: Trouble,
+        lasts: Option<Span>,
+    ) -> usize {
         let happened = self.note(Some(server), what);
         let epoch = &mut self.processes[server].trouble_epochs[trouble as usize];
         *epoch += 1;
@@ -286,9 +313,10 @@ impl<O: Observer + Send> Fleet<O> {
             self.incidents.happened[happened].over = Some(self.now + lasts);
             self.file(self.now + lasts, Step::Recover { server, trouble, epoch });
         }
+        happened
     }
 
-    fn meant(&mut self, index: usize, whom: Whom) -> Range<Server> {
+    pub(super) fn meant(&mut self, index: usize, whom: Whom) -> Range<Server> {
         match whom {
             Whom::One(server) => server..server + 1,
             Whom::Any => {
@@ -308,6 +336,7 @@ impl<O: Observer + Send> Fleet<O> {
         self.incidents.happened.push(Happened {
             at: self.now,
             server,
+            gateway: None,
             what,
             noticed: None,
             over: None,
@@ -451,7 +480,8 @@ impl<O: Observer + Send> Fleet<O> {
             if process.stage == Stage::Down {
                 self.incidents.notice(process.happened, self.now);
             }
-            self.file(self.now + lasts, Step::Return { gateway, server, ejections });
+            let lost = self.gateways[gateway].lost;
+            self.file(self.now + lasts, Step::Return { gateway, lost, server, ejections });
         }
     }
 }

@@ -6,9 +6,12 @@ use crate::router::Server;
 use crate::time::{Span, Time};
 
 mod course;
+mod gateways;
+mod partition;
 mod rollout;
 
 pub(super) use course::{Incidents, Process, Stage, Step};
+pub(super) use gateways::Gone;
 
 /// Something that happens, once or again and again.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,6 +87,8 @@ pub enum What {
         whom: Whom,
         /// In each direction.
         delay: Span,
+        /// Share of messages that get lost and are sent again.
+        loss: f64,
         /// For so long; none: for ever.
         lasts: Option<Span>,
     },
@@ -101,6 +106,33 @@ pub enum What {
         /// Longest wait for what is under way.
         grace: Span,
         /// When the next process is ready.
+        back: Back,
+    },
+    /// A machine is taken back by whoever let it cheaply: it drains, and another comes.
+    SpotLoss {
+        /// Whose.
+        whom: Whom,
+        /// From the announcement until it is gone.
+        notice: Span,
+        /// When the next process is ready, on another machine.
+        back: Back,
+    },
+    /// Nothing passes between a replica and its gateways, in either direction.
+    Partition {
+        /// Whose.
+        whom: Whom,
+        /// Which gateway; none: all.
+        gateway: Option<usize>,
+        /// For so long.
+        lasts: Span,
+    },
+    /// A gateway's process dies, and all that it knows.
+    GatewayLost {
+        /// Which; none: one by chance.
+        gateway: Option<usize>,
+        /// Until clients know, and come to the others.
+        noticed: Span,
+        /// When another serves in its place.
         back: Back,
     },
     /// Every replica is drained and started again, so many at a time, each in turn when gateways know that one before it, or one that
@@ -125,8 +157,10 @@ impl What {
             | What::SlowDown { whom, .. }
             | What::Network { whom, .. }
             | What::MetricsLost { whom, .. }
-            | What::Drain { whom, .. } => Some(*whom),
-            What::RollingDeploy { .. } => None,
+            | What::Drain { whom, .. }
+            | What::SpotLoss { whom, .. }
+            | What::Partition { whom, .. } => Some(*whom),
+            What::RollingDeploy { .. } | What::GatewayLost { .. } => None,
         }
     }
 
@@ -139,6 +173,9 @@ impl What {
             What::MetricsLost { .. } => "metrics-lost",
             What::Drain { .. } => "drain",
             What::RollingDeploy { .. } => "rolling-deploy",
+            What::SpotLoss { .. } => "spot-loss",
+            What::Partition { .. } => "partition",
+            What::GatewayLost { .. } => "gateway-lost",
         }
     }
 }
@@ -150,6 +187,8 @@ pub struct Happened {
     pub at: Time,
     /// To whom; none: to all in turn.
     pub server: Option<Server>,
+    /// To which gateway; none: to replicas.
+    pub gateway: Option<usize>,
     /// What.
     pub what: What,
     /// When the last gateway had noticed, where there is something to notice.

@@ -28,7 +28,7 @@ pub struct Report<'a> {
     /// The scenario of the first in the ranking.
     pub scenario: &'a Scenario,
     /// Its first repetition, explained; none where that cannot be done.
-    pub explanation: Option<&'a Explanation>,
+    pub explanation: &'a Explanation,
     /// All at other rates; empty where the workload has none that could be changed.
     pub load_curve: &'a [LoadPoint],
     /// The resolved scenario, as text.
@@ -200,12 +200,7 @@ fn intervals_html(comparison: &Comparison) -> String {
 }
 
 fn tail_html(report: &Report<'_>) -> String {
-    let Some(explanation) = report.explanation else {
-        return paragraph(
-            "Requests of scenarios with events, timeouts, retries, queues or autoscalers are not divided into parts yet: leave these \
-             out to see what an undisturbed day is made of.",
-        );
-    };
+    let explanation = report.explanation;
     let first = &report.comparison.ranking[0].name;
     let mut html = paragraph(&format!(
         "Under {first}, in the first repetition: {} requests with a whole answer. The parts of each sum to its latency to the picosecond.",
@@ -258,7 +253,7 @@ fn data(report: &Report<'_>) -> Value {
         "replicas": ranking.iter().map(replicas).collect::<Vec<_>>(),
         "load": load(report, ranking),
         "tail": tail(report.explanation),
-        "tail_empty": if report.explanation.is_some() { "No request got an answer." } else { "Not divided into parts." },
+        "tail_empty": "No request got an answer.",
         "limits": {
             "ttft_ms": report.scenario.p99.ttft.map(Span::as_ms),
             "e2e_ms": report.scenario.p99.e2e.map(Span::as_ms),
@@ -362,7 +357,7 @@ fn load(report: &Report<'_>, ranking: &[Ranked]) -> Value {
 }
 
 /// Parts of the latency by group of requests.
-fn tail(explanation: Option<&Explanation>) -> Value {
+fn tail(explanation: &Explanation) -> Value {
     let parts: Vec<&str> = crate::explain::Part::ALL.iter().map(|part| part.name()).collect();
     let of = |tail: &Option<crate::explain::Tail>| {
         tail.as_ref().map(|tail| {
@@ -373,8 +368,7 @@ fn tail(explanation: Option<&Explanation>) -> Value {
             ])
         })
     };
-    let (e2e, ttft) = (explanation.map(|all| of(&all.e2e)), explanation.map(|all| of(&all.ttft)));
-    json!({"parts": parts, "e2e": e2e.flatten(), "ttft": ttft.flatten()})
+    json!({"parts": parts, "e2e": of(&explanation.e2e), "ttft": of(&explanation.ttft)})
 }
 
 #[cfg(test)]

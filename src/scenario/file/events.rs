@@ -27,8 +27,8 @@ pub struct EventFile {
     /// Which replica, counted from 0 over all tables; or "any": one by chance, each time anew; or "all" at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica: Option<WhomFile>,
-    /// Crash, drain, rolling-deploy: seconds from the end of the process until the next is ready, or "never"; as long as the
-    /// model takes to start (`replicas.start_up_s`), unless given.
+    /// Crash, drain, rolling-deploy, spot-loss, gateway-lost: seconds from the end of the process until the next is ready, or
+    /// "never"; as long as the model takes to start (`replicas.start_up_s`), unless given; a gateway takes 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart_s: Option<RestartFile>,
     /// Slow-down: how many times as long steps take.
@@ -37,7 +37,19 @@ pub struct EventFile {
     /// Network: so much longer in each direction, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<f64>,
-    /// Slow-down, network, metrics-lost: how long it lasts, seconds; for ever unless given.
+    /// Network: share of messages that get lost, and are sent again after 200 ms, then 400 ms and so on, as TCP does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+    /// Partition: the gateway that is cut off from the replica, counted from 0; all unless given. Gateway-lost: which, or "any".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<WhichGatewayFile>,
+    /// Spot-loss: seconds from the announcement until the machine is gone; 120 unless given, as AWS has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice_s: Option<f64>,
+    /// Gateway-lost: seconds until clients know and take the others; 1 unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noticed_after_s: Option<f64>,
+    /// Slow-down, network, metrics-lost: how long it lasts, seconds; for ever unless given. A partition needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub for_s: Option<f64>,
     /// Drain, rolling-deploy: longest wait for what is under way, seconds; 30 unless given, as Kubernetes'
@@ -69,6 +81,30 @@ pub enum EventKindFile {
     Drain,
     /// Every replica is drained and started again, in turn.
     RollingDeploy,
+    /// Its machine is taken back: it drains for as long as was announced, and another comes.
+    SpotLoss,
+    /// Nothing passes between it and its gateways; what is sent meanwhile comes afterwards, or is given up.
+    Partition,
+    /// A gateway's process dies, with its connections, counters and beliefs.
+    GatewayLost,
+}
+
+/// Which gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected a gateway's number, or \"any\"")]
+pub enum WhichGatewayFile {
+    /// This one.
+    Number(u32),
+    /// By a word.
+    Word(AnyWord),
+}
+
+/// A gateway that has no number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AnyWord {
+    /// One by chance.
+    Any,
 }
 
 /// Gaps between events that come again.
@@ -139,6 +175,13 @@ pub struct HealthFile {
     pub most_ejected: f64,
     /// Below this share of replicas that are up, everybody counts as up; Envoy's panic threshold is 0.5, 0 is none.
     pub panic_below: f64,
+    /// Slow start: for so long after its checks have succeeded again, seconds, a replica has fewer requests in flight than the
+    /// others, from a tenth on; 0: at once as many.
+    pub slow_start_s: f64,
+    /// Slow start: its part grows with its age to the power of one over this.
+    pub slow_start_aggression: f64,
+    /// How long a gateway tries to connect where nothing passes, seconds; Envoy has 5, nginx 60.
+    pub connect_timeout_s: f64,
 }
 
 impl Default for HealthFile {
@@ -152,6 +195,9 @@ impl Default for HealthFile {
             ejection_s: 30.0,
             most_ejected: 0.1,
             panic_below: 0.0,
+            slow_start_s: 0.0,
+            slow_start_aggression: 1.0,
+            connect_timeout_s: 5.0,
         }
     }
 }
@@ -186,6 +232,59 @@ pub struct AdmissionFile {
     /// Where requests wait that find no replica; unless given they are answered 503 at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<QueueFile>,
+    /// Who says that the fleet is saturated: requests then wait, or without a queue those that can wait (a priority above 0) are
+    /// answered 429.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub saturation: Option<SaturationFile>,
+}
+
+/// llm-d's utilization-detector: per replica the larger of its queue and its KV usage, each over a threshold; the mean of replicas.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    expecting = "expected a table of thresholds, such as { queue_depth = 5, kv_cache_usage = 0.8 }"
+)]
+pub struct SaturationFile {
+    /// Requests waiting at a replica by which it is saturated.
+    pub queue_depth: f64,
+    /// Share of KV blocks used by which it is saturated.
+    pub kv_cache_usage: f64,
+    /// Gauges that are older, milliseconds, are those of a saturated replica.
+    pub staleness_ms: f64,
+    /// Who is refused of those that can wait.
+    pub shedding: SheddingFile,
+}
+
+impl Default for SaturationFile {
+    fn default() -> Self {
+        SaturationFile {
+            queue_depth: 5.0,
+            kv_cache_usage: 0.8,
+            staleness_ms: 200.0,
+            shedding: SheddingFile::Saturated,
+        }
+    }
+}
+
+/// Who is refused of those that can wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SheddingFile {
+    /// All, when the fleet is saturated.
+    Saturated,
+    /// The share min(300 s^5, 1) at saturation s, at once: llm-d-router's probabilistic-admitter.
+    Probabilistic,
+}
+
+/// Who leaves a queue first, of equal priority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FairnessFile {
+    /// Whoever came first.
+    FirstCome,
+    /// Classes take turns.
+    RoundRobin,
 }
 
 /// A gateway's queue: by priority, then in order of arrival.
@@ -200,11 +299,13 @@ pub struct QueueFile {
     pub max_requests: u32,
     /// Whoever has waited so long is answered 503, seconds.
     pub ttl_s: f64,
+    /// Of equal priority: "first-come", or "round-robin" among classes.
+    pub fairness: FairnessFile,
 }
 
 impl Default for QueueFile {
     fn default() -> Self {
-        QueueFile { max_requests: 1_000, ttl_s: 60.0 }
+        QueueFile { max_requests: 1_000, ttl_s: 60.0, fairness: FairnessFile::FirstCome }
     }
 }
 
@@ -250,6 +351,17 @@ impl RetriesFile {
     pub fn is_default(&self) -> bool {
         *self == RetriesFile::default()
     }
+}
+
+/// A second copy of a request that has not begun to answer, at another replica; whichever is behind is cancelled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "expected a table, such as { after_ms = 1000.0, budget = 0.05 }")]
+pub struct HedgingFile {
+    /// So long after the first, if no first token has come, milliseconds.
+    pub after_ms: f64,
+    /// Second copies stay below this share of requests; no limit unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<f64>,
 }
 
 /// What clients put up with.

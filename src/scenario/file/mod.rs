@@ -14,8 +14,9 @@ mod workload;
 
 pub use autoscaler::AutoscalerFile;
 pub use events::{
-    AdmissionFile, BackoffFile, ClientsFile, EventFile, EventKindFile, HealthFile, NeverWord, QueueFile,
-    RestartFile, RetriesFile, SpacingFile, TimeoutFile, WhomFile, WhomWord,
+    AdmissionFile, AnyWord, BackoffFile, ClientsFile, EventFile, EventKindFile, FairnessFile, HealthFile,
+    HedgingFile, NeverWord, QueueFile, RestartFile, RetriesFile, SaturationFile, SheddingFile, SpacingFile,
+    TimeoutFile, WhichGatewayFile, WhomFile, WhomWord,
 };
 pub use prediction::{BucketValueFile, PredictionFile, PredictorFile};
 pub use workload::{
@@ -350,6 +351,9 @@ pub struct RouterFile {
     /// What it does about tries that never began.
     #[serde(skip_serializing_if = "RetriesFile::is_default")]
     pub retries: RetriesFile,
+    /// When it sends a second copy; never unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hedging: Option<HedgingFile>,
 }
 
 impl Default for RouterFile {
@@ -363,6 +367,7 @@ impl Default for RouterFile {
             admission: AdmissionFile::default(),
             health: HealthFile::default(),
             retries: RetriesFile::default(),
+            hedging: None,
         }
     }
 }

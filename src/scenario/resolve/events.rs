@@ -1,15 +1,11 @@
-//! Bad days, from keys to a plan.
+//! What befalls a fleet, from `[[events]]` to a plan.
 
 use std::sync::Arc;
 
-use super::{Fault, ReplicaKind, at_least_one, fault, not_negative, positive, span_ms, within_clock};
-use crate::fleet::admission::{Admission, Queue};
-use crate::fleet::health::Health;
+use super::{Fault, ReplicaKind, fault, not_negative, positive, span_ms, within_clock};
 use crate::fleet::incidents::{Back, Incident, What, When, Whom};
-use crate::fleet::patience::{Backoff, Patience, Retries};
 use crate::scenario::file::{
-    AdmissionFile, BackoffFile, ClientsFile, EventFile, EventKindFile, HealthFile, QueueFile, RestartFile,
-    RetriesFile, ScenarioFile, SpacingFile, WhomFile, WhomWord,
+    EventFile, EventKindFile, RestartFile, ScenarioFile, SpacingFile, WhichGatewayFile, WhomFile, WhomWord,
 };
 use crate::time::{Span, Time};
 
@@ -17,8 +13,10 @@ use crate::time::{Span, Time};
 const GRACE: Span = Span::from_s(30);
 /// An hour: whatever takes longer on the way has been given up.
 const LONGEST_DELAY_MS: f64 = 3_600_000.0;
-/// Whoever tries more often tries for ever.
-const MOST_TRIES: u32 = 100;
+/// As AWS announces that it takes a spot instance back; others give 30 s.
+const SPOT_NOTICE: Span = Span::from_s(120);
+/// Until clients know that a gateway is gone: its endpoint is taken off as soon as its container has died.
+const GATEWAY_NOTICED: Span = Span::from_s(1);
 
 pub(super) fn span_s(path: &str, seconds: f64) -> Result<Span, Fault> {
     Ok(Span::from_s_f64(within_clock(path, not_negative(path, seconds)?)?))
@@ -28,150 +26,14 @@ pub(super) fn positive_span_s(path: &str, seconds: f64) -> Result<Span, Fault> {
     Ok(Span::from_s_f64(within_clock(path, positive(path, seconds)?)?))
 }
 
-fn share(path: &str, value: f64) -> Result<f64, Fault> {
-    if (0.0..=1.0).contains(&value) {
-        Ok(value)
-    } else {
-        Err(fault(path, format!("expected a share, 0 to 1, got {value}")))
-    }
-}
-
-pub(super) fn health(file: &HealthFile) -> Result<Health, Fault> {
-    for (key, checks) in [("unhealthy_after", file.unhealthy_after), ("healthy_after", file.healthy_after)] {
-        if !(1..=1_000).contains(&checks) {
-            return Err(fault(
-                format!("router.health.{key}"),
-                format!("expected 1 to 1000 checks, got {checks}"),
-            ));
-        }
-    }
-    let given = HealthFile::default();
-    let of_ejection = [
-        ("ejection_s", file.ejection_s != given.ejection_s),
-        ("most_ejected", file.most_ejected != given.most_ejected),
-    ];
-    if let (0, Some((key, _))) = (file.eject_after, of_ejection.into_iter().find(|(_, said)| *said)) {
-        return Err(fault(format!("router.health.{key}"), "says nothing, since nobody is ejected")
-            .help("set router.health.eject_after, or leave it out"));
-    }
-    Ok(Health {
-        interval: positive_span_s("router.health.interval_s", file.interval_s)?,
-        unhealthy_after: file.unhealthy_after,
-        healthy_after: file.healthy_after,
-        watch_delay: span_s("router.health.watch_delay_s", file.watch_delay_s)?,
-        eject_after: file.eject_after,
-        ejection: positive_span_s("router.health.ejection_s", file.ejection_s)?,
-        most_ejected: share("router.health.most_ejected", file.most_ejected)?,
-        panic_below: share("router.health.panic_below", file.panic_below)?,
-    })
-}
-
-pub(super) fn admission(file: &AdmissionFile) -> Result<Admission, Fault> {
-    let path = |key: &str| format!("router.admission.{key}");
-    let rate_per_s = file.rate_per_s.map(|rate| positive(&path("rate_per_s"), rate)).transpose()?;
-    let burst = match (file.burst, rate_per_s) {
-        (Some(burst), Some(_)) if (1.0..=1e9).contains(&burst) => burst,
-        (Some(burst), Some(_)) => {
-            return Err(fault(path("burst"), format!("expected 1 to 1e9 requests, got {burst}")));
-        }
-        (Some(_), None) => {
-            return Err(fault(path("burst"), "is that of a bucket, and there is none").help("set rate_per_s"));
-        }
-        (None, rate) => rate.unwrap_or(1.0).max(1.0),
-    };
-    let limit = |key: &str, most: Option<u32>| most.map(|most| at_least_one(&path(key), most)).transpose();
-    Ok(Admission {
-        rate_per_s,
-        burst,
-        most_per_replica: limit("most_per_replica", file.most_per_replica)?,
-        most_in_flight: limit("most_in_flight", file.most_in_flight)?,
-        queue: file.queue.as_ref().map(queue).transpose()?,
-    })
-}
-
-fn queue(file: &QueueFile) -> Result<Queue, Fault> {
-    Ok(Queue {
-        max_requests: at_least_one("router.admission.queue.max_requests", file.max_requests)?,
-        ttl: positive_span_s("router.admission.queue.ttl_s", file.ttl_s)?,
-    })
-}
-
-fn backoff(path: &str, file: &BackoffFile) -> Result<Backoff, Fault> {
-    if !(1.0..=100.0).contains(&file.factor) {
-        return Err(fault(format!("{path}.factor"), format!("expected 1 to 100, got {}", file.factor)));
-    }
-    let given = BackoffFile::default();
-    let of_pauses = [
-        ("factor", file.factor != given.factor),
-        ("longest_ms", file.longest_ms != given.longest_ms),
-        ("jitter", file.jitter != given.jitter),
-    ];
-    if let (true, Some((key, _))) = (file.first_ms == 0.0, of_pauses.into_iter().find(|(_, said)| *said)) {
-        return Err(fault(format!("{path}.{key}"), "says nothing, since there is no first pause")
-            .help(format!("set {path}.first_ms, or leave it out")));
-    }
-    Ok(Backoff {
-        first: span_ms(&format!("{path}.first_ms"), file.first_ms)?,
-        factor: file.factor,
-        longest: span_ms(&format!("{path}.longest_ms"), file.longest_ms)?,
-        jitter: share(&format!("{path}.jitter"), file.jitter)?,
-    })
-}
-
-fn tries(path: &str, tries: u32) -> Result<u32, Fault> {
-    if tries <= MOST_TRIES {
-        return Ok(tries);
-    }
-    Err(fault(path, format!("expected at most {MOST_TRIES} tries, got {tries}"))
-        .help("a client that never gives up never ends; say how often it tries"))
-}
-
-pub(super) fn retries(file: &RetriesFile) -> Result<Retries, Fault> {
-    Ok(Retries {
-        attempts: tries("router.retries.attempts", file.attempts)?,
-        backoff: backoff("router.retries.backoff", &file.backoff)?,
-    })
-}
-
-pub(super) fn patience(file: &ClientsFile) -> Result<Patience, Fault> {
-    let limit = |key: &str, seconds: Option<f64>| {
-        seconds.map(|seconds| positive_span_s(&format!("clients.timeout_s.{key}"), seconds)).transpose()
-    };
-    let patience = Patience {
-        first_token: limit("first_token", file.timeout_s.first_token)?,
-        whole: limit("whole", file.timeout_s.whole)?,
-        retries: tries("clients.retries", file.retries)?,
-        backoff: backoff("clients.backoff", &file.backoff)?,
-        budget: file.retry_budget.map(|budget| not_negative("clients.retry_budget", budget)).transpose()?,
-    };
-    let unused = |key: &str| {
-        fault(format!("clients.{key}"), "says nothing, since clients do not try again")
-            .help("set clients.retries, or leave it out")
-    };
-    if patience.retries == 0 && patience.budget.is_some() {
-        return Err(unused("retry_budget"));
-    }
-    if patience.retries == 0 && file.backoff != BackoffFile::default() {
-        return Err(unused("backoff"));
-    }
-    if let (Some(first), Some(whole)) = (patience.first_token, patience.whole)
-        && first > whole
-    {
-        return Err(fault(
-            "clients.timeout_s.first_token",
-            "is longer than the wait for the whole answer, so it never comes to it",
-        ));
-    }
-    Ok(patience)
-}
-
 /// What befalls the fleet by `[[events]]`.
 pub(super) fn incidents(file: &ScenarioFile, kinds: &[ReplicaKind]) -> Result<Arc<[Incident]>, Fault> {
     let at_start: usize = kinds.iter().map(|kind| kind.count as usize).sum();
     let replicas = file.autoscaler.as_ref().map_or(at_start, |scaled| scaled.max_replicas as usize);
     let events = file.events.iter().enumerate();
+    let gateways = file.router.replicas;
     let incidents =
-        events.map(|(index, event)| incident(index, event, replicas)).collect::<Result<_, _>>()?;
+        events.map(|(index, event)| incident(index, event, replicas, gateways)).collect::<Result<_, _>>()?;
     refuse_contradictions(file)?;
     refuse_surges_without_machines(file)?;
     Ok(incidents)
@@ -186,20 +48,27 @@ pub(super) fn factor(path: &str, factor: f64) -> Result<u32, Fault> {
     }
 }
 
-fn incident(index: usize, event: &EventFile, replicas: usize) -> Result<Incident, Fault> {
+fn incident(index: usize, event: &EventFile, replicas: usize, gateways: u32) -> Result<Incident, Fault> {
     let path = |key: &str| format!("events.{index}.{key}");
-    use EventKindFile::{Crash, Drain, MetricsLost, Network, RollingDeploy, SlowDown};
+    use EventKindFile::{
+        Crash, Drain, GatewayLost, MetricsLost, Network, Partition, RollingDeploy, SlowDown, SpotLoss,
+    };
     let kind = event.kind;
     // Every accepted key changes something (law 11).
     let belongs = |key: &str, given: bool, to: &[EventKindFile]| match given && !to.contains(&kind) {
         false => Ok(()),
         true => Err(fault(path(key), format!("says nothing of a {}", name(kind))).help("leave it out")),
     };
-    belongs("replica", event.replica.is_some(), &[Crash, SlowDown, Network, MetricsLost, Drain])?;
-    belongs("restart_s", event.restart_s.is_some(), &[Crash, Drain, RollingDeploy])?;
+    let of_replicas = [Crash, SlowDown, Network, MetricsLost, Drain, SpotLoss, Partition];
+    belongs("replica", event.replica.is_some(), &of_replicas)?;
+    belongs("restart_s", event.restart_s.is_some(), &[Crash, Drain, RollingDeploy, SpotLoss, GatewayLost])?;
+    belongs("loss", event.loss.is_some(), &[Network])?;
+    belongs("notice_s", event.notice_s.is_some(), &[SpotLoss])?;
+    belongs("gateway", event.gateway.is_some(), &[Partition, GatewayLost])?;
+    belongs("noticed_after_s", event.noticed_after_s.is_some(), &[GatewayLost])?;
     belongs("factor", event.factor.is_some(), &[SlowDown])?;
     belongs("delay_ms", event.delay_ms.is_some(), &[Network])?;
-    belongs("for_s", event.for_s.is_some(), &[SlowDown, Network, MetricsLost])?;
+    belongs("for_s", event.for_s.is_some(), &[SlowDown, Network, MetricsLost, Partition])?;
     belongs("grace_s", event.grace_s.is_some(), &[Drain, RollingDeploy])?;
     belongs("at_once", event.at_once.is_some(), &[RollingDeploy])?;
     belongs("surge", event.surge.is_some(), &[RollingDeploy])?;
@@ -226,14 +95,22 @@ fn incident(index: usize, event: &EventFile, replicas: usize) -> Result<Incident
     let lasts = || event.for_s.map(|seconds| positive_span_s(&path("for_s"), seconds)).transpose();
     let what = match kind {
         Network => {
-            let ms = event.delay_ms.ok_or_else(|| {
-                fault(format!("events.{index}"), "a network event needs a delay").help("delay_ms = 50.0")
-            })?;
+            if event.delay_ms.is_none() && event.loss.is_none() {
+                return Err(fault(format!("events.{index}"), "a network event needs a delay or a loss")
+                    .help("delay_ms = 50.0, or loss = 0.01"));
+            }
+            let loss = event.loss.unwrap_or(0.0);
+            if !(0.0..=0.9).contains(&loss) {
+                return Err(fault(path("loss"), format!("expected a share of 0 to 0.9, got {loss}"))
+                    .help("where nothing passes, that is a partition"));
+            }
+            let ms = event.delay_ms.unwrap_or(0.0);
             if !(0.0..=LONGEST_DELAY_MS).contains(&ms) {
                 let message = format!("expected 0 to {LONGEST_DELAY_MS} ms, got {ms}");
                 return Err(fault(path("delay_ms"), message));
             }
-            What::Network { whom: whom()?, delay: span_ms(&path("delay_ms"), ms)?, lasts: lasts()? }
+            let delay = span_ms(&path("delay_ms"), ms)?;
+            What::Network { whom: whom()?, delay, loss, lasts: lasts()? }
         }
         MetricsLost => What::MetricsLost { whom: whom()?, lasts: lasts()? },
         Crash => What::Crash { whom: whom()?, back },
@@ -244,6 +121,37 @@ fn incident(index: usize, event: &EventFile, replicas: usize) -> Result<Incident
             What::SlowDown { whom: whom()?, per_mille: factor(&path("factor"), times)?, lasts: lasts()? }
         }
         Drain => What::Drain { whom: whom()?, grace, back },
+        SpotLoss => {
+            let notice = event.notice_s.map(|seconds| span_s(&path("notice_s"), seconds)).transpose()?;
+            What::SpotLoss { whom: whom()?, notice: notice.unwrap_or(SPOT_NOTICE), back }
+        }
+        Partition => {
+            let lasts = lasts()?.ok_or_else(|| {
+                fault(format!("events.{index}"), "a partition needs an end").help("for_s = 30.0")
+            })?;
+            let gateway = match event.gateway {
+                Some(WhichGatewayFile::Word(_)) => {
+                    return Err(fault(path("gateway"), "a partition is of one gateway, or of all")
+                        .help("give a number, or leave it out for all"));
+                }
+                Some(WhichGatewayFile::Number(number)) => Some(gateway(&path("gateway"), number, gateways)?),
+                None => None,
+            };
+            What::Partition { whom: whom()?, gateway, lasts }
+        }
+        GatewayLost => {
+            let gateway = match event.gateway {
+                Some(WhichGatewayFile::Word(_)) => None,
+                Some(WhichGatewayFile::Number(number)) => Some(gateway(&path("gateway"), number, gateways)?),
+                None => {
+                    return Err(fault(format!("events.{index}"), "a gateway-lost needs a gateway")
+                        .help("gateway = 0, or gateway = \"any\""));
+                }
+            };
+            let noticed =
+                event.noticed_after_s.map(|seconds| span_s(&path("noticed_after_s"), seconds)).transpose()?;
+            What::GatewayLost { gateway, noticed: noticed.unwrap_or(GATEWAY_NOTICED), back }
+        }
         RollingDeploy => {
             let at_once = event.at_once.unwrap_or(1);
             if !(1..=replicas).contains(&(at_once as usize)) {
@@ -254,6 +162,17 @@ fn incident(index: usize, event: &EventFile, replicas: usize) -> Result<Incident
         }
     };
     Ok(Incident { when: when(index, event)?, what })
+}
+
+fn gateway(path: &str, number: u32, gateways: u32) -> Result<usize, Fault> {
+    if number < gateways {
+        return Ok(number as usize);
+    }
+    let there = match gateways {
+        1 => "there is only gateway 0".to_string(),
+        _ => format!("there are 0 to {}", gateways - 1),
+    };
+    Err(fault(path, format!("there is no gateway {number}: {there}")).help("router.replicas says how many"))
 }
 
 fn when(index: usize, event: &EventFile) -> Result<When, Fault> {
@@ -347,7 +266,12 @@ fn refuse_contradictions(file: &ScenarioFile) -> Result<(), Fault> {
                 )
                 .help("let it restart, or let this happen sooner"));
             }
-            let passes = [EventKindFile::SlowDown, EventKindFile::Network, EventKindFile::MetricsLost];
+            let passes = [
+                EventKindFile::SlowDown,
+                EventKindFile::Network,
+                EventKindFile::MetricsLost,
+                EventKindFile::Partition,
+            ];
             let until = event.for_s.map(|lasts_s| at_s + lasts_s);
             let both_slow = event.kind == other.kind && passes.contains(&event.kind);
             if both_slow
@@ -377,5 +301,8 @@ fn name(kind: EventKindFile) -> &'static str {
         EventKindFile::MetricsLost => "metrics-lost",
         EventKindFile::Drain => "drain",
         EventKindFile::RollingDeploy => "rolling-deploy",
+        EventKindFile::SpotLoss => "spot-loss",
+        EventKindFile::Partition => "partition",
+        EventKindFile::GatewayLost => "gateway-lost",
     }
 }

@@ -11,6 +11,7 @@ use super::error::ScenarioError;
 use super::file::{EndFile, EndWord, LimitsFile, ScenarioFile, WarmupFile, WarmupRuleFile};
 use crate::fleet::admission::Admission;
 use crate::fleet::health::Health;
+use crate::fleet::hedging::Hedging;
 use crate::fleet::incidents::{Incident, What, When, Whom};
 use crate::fleet::patience::{Patience, Retries};
 use crate::fleet::scaling::Scale;
@@ -31,6 +32,7 @@ mod autoscaler;
 mod classes;
 mod events;
 mod lengths;
+mod patience;
 mod prediction;
 mod replicas;
 mod router;
@@ -74,6 +76,8 @@ pub struct Scenario {
     pub health: Health,
     /// What gateways do about tries that never began.
     pub retries: Retries,
+    /// When gateways send a second copy.
+    pub hedging: Option<Hedging>,
     /// What clients put up with.
     pub patience: Patience,
     /// What befalls replicas.
@@ -100,7 +104,8 @@ impl Scenario {
     pub fn has_bad_days(&self) -> bool {
         let gives_up = self.patience.first_token.is_some() || self.patience.whole.is_some();
         let tries_again = self.patience.retries > 0 || self.retries.attempts > 0;
-        let waits = self.admission.queue.is_some();
+        let tries_again = tries_again || self.hedging.is_some();
+        let waits = self.admission.queue.is_some() || self.admission.saturation.is_some();
         !self.plan().is_empty() || gives_up || tries_again || waits || self.autoscaler.is_some()
     }
 
@@ -128,6 +133,7 @@ impl Scenario {
             admission: Admission::default(),
             patience: Patience::default(),
             retries: Retries::default(),
+            hedging: None,
             health: Health::default(),
             ..self.clone()
         }
@@ -433,10 +439,11 @@ pub(in crate::scenario) fn resolve(file: &ScenarioFile, folder: &Path) -> Result
             frontend: span_ms("network.frontend_ms", network.frontend_ms)?,
             per_token: span_ms("network.per_token_us", network.per_token_us / 1e3)?,
         },
-        admission: events::admission(&file.router.admission)?,
-        health: events::health(&file.router.health)?,
-        retries: events::retries(&file.router.retries)?,
-        patience: events::patience(&file.clients)?,
+        admission: patience::admission(&file.router.admission)?,
+        health: patience::health(&file.router.health)?,
+        retries: patience::retries(&file.router.retries)?,
+        hedging: file.router.hedging.as_ref().map(patience::hedging).transpose()?,
+        patience: patience::patience(&file.clients)?,
         incidents,
         autoscaler,
         goodput,

@@ -128,8 +128,11 @@ pub(super) fn router(
             }
             Freshness::Polled { interval }
         }
-        // What is never read is never polled, whatever its age.
-        (_, None) => info.default_freshness.unwrap_or(Freshness::Fresh),
+        // What is never read is never polled, whatever its age; a detector of saturation reads as llm-d's does.
+        (_, None) => info.default_freshness.unwrap_or(match router.admission.saturation {
+            Some(_) => Freshness::Polled { interval: Span::from_ms(50) },
+            None => Freshness::Fresh,
+        }),
     };
     let characters_per_token = router.view.characters_per_token;
     if let Some(characters) = characters_per_token
