@@ -28,6 +28,7 @@ fn facts() -> Facts {
             host: Span::from_us(800),
         }),
         start_up: Span::from_s(60),
+        step_time_jitter: 0.0,
     }
 }
 

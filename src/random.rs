@@ -74,6 +74,8 @@ pub enum Purpose {
     ScrapePhase,
     /// Which messages get lost on their way; its index is the request, the try and the way.
     PacketLoss,
+    /// How single steps scatter around their price; its index is the replica.
+    StepJitter,
     /// Which requests that can wait are refused before a fleet is saturated.
     Shedding,
 }

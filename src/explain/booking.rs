@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::alone::Alone;
 use super::parts::{Part, Parts};
-use crate::replica::{EngineEvent, Recorder, Scheduled, Scheduler, Step};
+use crate::replica::{EngineEvent, Jitter, Recorder, Scheduled, Scheduler, Step};
 use crate::request::{EngineOutcome, RequestId};
 use crate::router::Facts;
 use crate::signals::Signals;
@@ -76,7 +76,7 @@ struct InFlight {
     index: u64,
     /// At the pace of its card.
     gpu: Span,
-    /// What the pace of its replica adds to that; below zero if that is quicker.
+    /// What the pace of its replica adds to that, and chance; below zero if that is quicker.
     paced_ps: i64,
     prompt_tokens: u64,
     decodes: u32,
@@ -86,6 +86,7 @@ struct InFlight {
 /// The recorder.
 pub(super) struct Booking<'a> {
     facts: &'a Facts,
+    jitter: Option<Jitter>,
     live: BTreeMap<Key, Live>,
     in_flight: VecDeque<InFlight>,
     /// Orders of another pace, soonest first, and the pace that holds: so many thousandths.
@@ -95,9 +96,10 @@ pub(super) struct Booking<'a> {
 }
 
 impl<'a> Booking<'a> {
-    pub(super) fn new(facts: &'a Facts) -> Booking<'a> {
+    pub(super) fn new(facts: &'a Facts, jitter: Option<Jitter>) -> Booking<'a> {
         Booking {
             facts,
+            jitter,
             live: BTreeMap::new(),
             in_flight: VecDeque::new(),
             paces: VecDeque::new(),
@@ -241,7 +243,11 @@ impl Recorder for Booking<'_> {
             parts.push(PartOfStep { key, is_prompt, without_prompts });
         }
         let prompt_tokens = prompts.iter().map(|chunk| u64::from(chunk.tokens)).sum();
-        let paced_ps = gpu.as_ps() as i64 * (i64::from(self.per_mille) - 1_000) / 1_000;
+        let mut cost = StepCost { gpu: gpu.scale(u64::from(self.per_mille), 1_000), host: Span::ZERO };
+        if let Some(jitter) = &self.jitter {
+            cost = jitter.of(index, cost);
+        }
+        let paced_ps = cost.gpu.as_ps() as i64 - gpu.as_ps() as i64;
         let decodes = decodes.count;
         self.in_flight.push_back(InFlight { index, gpu, paced_ps, prompt_tokens, decodes, parts });
     }

@@ -5,7 +5,8 @@
 
 use super::booking::{Booked, Booking};
 use crate::fleet::{Delivery, End};
-use crate::replica::{Control, Input, Limit, Path, Replica};
+use crate::random::Seed;
+use crate::replica::{Control, Input, Limit, Path};
 use crate::request::{Attempt, Request, RequestId};
 use crate::router::{Facts, Server};
 use crate::time::Time;
@@ -26,10 +27,10 @@ pub(super) fn live_again(
     facts: &Facts,
     deliveries: &[(Server, &Delivery)],
     asked: &[Attempt],
-    end: End,
+    (end, seed): (End, Seed),
 ) -> Life {
-    let mut replica = Replica::on_path(facts.engine.clone(), facts.step_time.clone(), Path::Literal);
-    let mut booking = Booking::new(facts);
+    let mut replica = facts.replica(server, seed, Path::Literal);
+    let mut booking = Booking::new(facts, facts.jitter(server, seed));
     let (mut cached, mut ends) = (Vec::new(), Vec::new());
     for (place, (to, delivery)) in deliveries.iter().enumerate() {
         // What befalls somebody else, or is taken back there, changes nothing here.

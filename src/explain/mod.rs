@@ -20,7 +20,7 @@ use crate::router::{Facts, Server};
 use crate::scenario::Scenario;
 use crate::step_time::{Batch, Chunk, Decodes};
 use crate::study::StudyError;
-use crate::study::run::{Keep, run};
+use crate::study::run::{Keep, repetition_seed, run};
 use crate::time::Span;
 use crate::workload::Job;
 
@@ -170,7 +170,9 @@ fn lives(
     };
     let mut all: Vec<(Server, &Delivery)> = deliveries.iter().enumerate().flat_map(given).collect();
     all.sort_by_key(|(_, delivery)| (delivery.at, delivery.order));
-    let one = |(server, facts): (Server, &&Facts)| live_again(server, facts, &all, asked, scenario.end);
+    let seed = repetition_seed(scenario, 0);
+    let one =
+        |(server, facts): (Server, &&Facts)| live_again(server, facts, &all, asked, (scenario.end, seed));
     facts.par_iter().enumerate().map(one).collect()
 }
 

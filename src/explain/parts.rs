@@ -28,7 +28,7 @@ pub enum Part {
     Decode,
     /// What steps it was part of took longer than they would have for it alone, less what prompts of others added.
     SlowedByBatch,
-    /// What its replica, slower than its card, took longer than that.
+    /// What its replica, slower than its card for a reason or by chance, took longer than that; below zero where it was quicker.
     SlowReplica,
     /// From losing its blocks to its next token.
     Preempted,

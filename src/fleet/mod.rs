@@ -42,7 +42,7 @@ use scaling::{Scaling, ScalingBook};
 
 use crate::agenda::{Agenda, Kind};
 use crate::observe::Observer;
-use crate::replica::{Control, EngineEvent, Input, Replica};
+use crate::replica::{Control, EngineEvent, Input, Path, Replica};
 use crate::request::{Outcome, RequestId};
 use crate::router::{Facts, Router, Server};
 use crate::signals::Glimpse;
@@ -134,8 +134,8 @@ impl<O: Observer + Send> Fleet<O> {
         // Who reads KV events reads the past of an engine: a second copy of it that lives so much later.
         let late_index = config.impairments.kv_event_delay > Span::ZERO
             && routers.iter().any(|router| router.sight().kv_events);
-        let lanes = replicas.into_iter().map(|(facts, observer)| {
-            let mut replica = Replica::new(facts.engine.clone(), facts.step_time.clone());
+        let lanes = replicas.into_iter().enumerate().map(|(server, (facts, observer))| {
+            let mut replica = facts.replica(server, config.seed, Path::Fast);
             replica.set_check(config.check);
             let late = (late_index && facts.engine.enable_prefix_caching).then(|| Box::new(replica.clone()));
             Lane { replica, observer, facts, late, kept: None, last_delivery: Time::ZERO }

@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::inbox::Inbox;
+use super::jitter::Jitter;
 use super::output::EngineEvent;
 use super::scheduler::Scheduler;
 use super::step::Step;
@@ -57,6 +58,8 @@ pub(super) struct Engine {
     pub(super) path: Path,
     pub(super) scheduler: Scheduler,
     pub(super) step_time: Arc<dyn StepTime>,
+    /// How its steps scatter around their price.
+    pub(super) jitter: Option<Jitter>,
     /// When the engine loop can act next.
     pub(super) clock: Time,
     /// Index of the next schedule() call.
@@ -91,6 +94,7 @@ impl Engine {
             path,
             scheduler,
             step_time,
+            jitter: None,
             clock: Time::ZERO,
             steps: 0,
             in_flight: VecDeque::new(),
@@ -114,6 +118,7 @@ impl Engine {
     pub(super) fn follow(&mut self, before: &Engine, at: Time) {
         (self.steps, self.literal_steps, self.check) = (before.steps, before.literal_steps, before.check);
         (self.ledger, self.ledger_until) = (before.ledger, at);
+        self.jitter = before.jitter;
     }
 
     pub(super) fn scheduler(&self) -> &Scheduler {
@@ -335,7 +340,10 @@ impl Engine {
             }
         }
         self.decodes = decodes;
-        let cost = self.step_time.cost(&Batch { chunks: &self.chunks, decodes });
+        let mut cost = self.step_time.cost(&Batch { chunks: &self.chunks, decodes });
+        if let Some(jitter) = &self.jitter {
+            cost = jitter.of(self.steps, cost);
+        }
         self.clock += cost.host;
         let kind = match (step.scheduled.is_empty() && decodes.count == 0, self.chunks.is_empty()) {
             (true, _) => StepKind::Empty,

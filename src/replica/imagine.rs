@@ -23,6 +23,8 @@ impl Replica {
     pub fn imagined(&self, lengths: Lengths<'_>) -> Replica {
         let mut copy = self.clone();
         copy.set_check(false);
+        // Nobody foresees how long the next steps take beyond their price.
+        copy.engine.jitter = None;
         copy.engine.imagine(lengths);
         for (_, _, input) in copy.inbox.entries_mut() {
             if let Input::Add(request) = input {

@@ -10,9 +10,10 @@
 
 use super::Limit;
 use super::engine::{Engine, Listeners, StepKind};
+use super::jitter::Jitter;
 use super::step::Step;
 use crate::observe::{GapRun, Pace, StepRun, Taken, series};
-use crate::step_time::Series;
+use crate::step_time::{Series, StepCost};
 use crate::time::{Span, Time};
 
 /// What sets the pace of the steps ahead.
@@ -136,6 +137,11 @@ impl Engine {
             return None;
         }
         let mut series = self.step_time.run(decodes, u64::MAX);
+        if let Some(jitter) = &self.jitter {
+            // Each step is a law of its own.
+            let first = jitter.of(self.steps, series.first);
+            series = Series { first, growth: Span::ZERO, count: 1 };
+        }
         let (host, gpu) = (series.first.host, series.first.gpu);
         let regime = match in_flight {
             _ if !self.scheduler.config().async_scheduling => Regime::Synchronous,
@@ -274,7 +280,12 @@ impl Engine {
             // Somebody may be preempted, and the others are faster without.
             return Some(self.last_end.max(self.clock + Span::from_ps(1)));
         }
-        let ahead = self.step_time.run(self.scheduler.clock.decodes(self.steps), steps);
+        let mut ahead = self.step_time.run(self.scheduler.clock.decodes(self.steps), steps);
+        if self.jitter.is_some() {
+            let StepCost { gpu, host } = ahead.first;
+            ahead.first = StepCost { gpu: Jitter::least(gpu), host: Jitter::least(host) };
+            ahead.growth = Jitter::least(ahead.growth);
+        }
         // Behind the stretch that the model vouches for, steps are taken to grow no more.
         let vouched = ahead.count.min(steps);
         let last = ahead.first.gpu + ahead.growth * vouched.saturating_sub(1);

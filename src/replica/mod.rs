@@ -15,6 +15,7 @@
 //! - `decode_clock`, with `clock_compose`, `clock_end` and `clock_settle`: decodes without a visit to each at
 //!   every step
 //! - `jump`: many steps at once
+//! - `jitter`: single steps take longer or shorter than their price
 //! - `imagine`: copies that run ahead, with guessed lengths
 //! - `life`: an engine starts, slows down and dies
 //! - [`lockstep`]: engines of one server that share experts, and so every step
@@ -38,6 +39,7 @@ mod engine;
 mod free_list;
 mod imagine;
 pub(crate) mod inbox;
+mod jitter;
 mod jump;
 mod kv_cache;
 mod life;
@@ -53,6 +55,7 @@ pub use config::{EngineConfig, SchedulingPolicy, Speculation};
 use engine::{Engine, Listeners};
 pub use imagine::Lengths;
 use inbox::Inbox;
+pub use jitter::Jitter;
 pub use life::Control;
 use life::Life;
 pub use output::EngineEvent;
@@ -128,6 +131,12 @@ impl Replica {
             events: Vec::new(),
             life: Life::new(step_time),
         }
+    }
+
+    /// The same, whose steps scatter around their price.
+    pub fn with_jitter(mut self, jitter: Option<Jitter>) -> Replica {
+        self.engine.jitter = jitter;
+        self
     }
 
     /// Watches laws 2 and 5 at every step from here on; slow.

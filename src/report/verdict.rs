@@ -25,7 +25,8 @@ pub(super) fn differences(comparison: &Comparison) -> String {
             comparison.ranking.iter().filter(|ranked| ranked.group == group).collect();
         let names: Vec<&str> = members.iter().map(|ranked| ranked.name.as_str()).collect();
         let tied = if members.len() > 1 { " (cannot be told apart)" } else { "" };
-        text.push_str(&format!("- group {group}: {}{tied}\n", names.join(", ")));
+        let between = if names.iter().any(|name| name.contains(',')) { "; " } else { ", " };
+        text.push_str(&format!("- group {group}: {}{tied}\n", names.join(between)));
         if group > 1 {
             let first = members[0];
             let behind = first
@@ -101,10 +102,14 @@ pub(super) fn against_the_first(comparison: &Comparison) -> Option<Table> {
 }
 
 fn without_interval(ranked: &Ranked, first: &Ranked) -> String {
+    let infinite =
+        ranked.repetitions.iter().filter(|summary| summary.e2e_p99_of_offered_ms.is_none()).count();
+    let verdict = if ranked.is_behind_first { "worse" } else { "cannot tell" };
     match (ranked.e2e_p99_ms, first.e2e_p99_ms) {
-        (None, Some(_)) => "worse: infinite".into(),
         (Some(a), Some(b)) if a == b => "the same in every repetition".into(),
-        _ => "cannot tell".into(),
+        _ if infinite == ranked.repetitions.len() => format!("{verdict}: infinite"),
+        _ if infinite > 0 => format!("{verdict}: infinite in {infinite} of {}", ranked.repetitions.len()),
+        _ => verdict.into(),
     }
 }
 

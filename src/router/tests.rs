@@ -67,6 +67,7 @@ impl Scene {
                 engine,
                 step_time: std::sync::Arc::new(step_time),
                 start_up: Span::from_s(60),
+                step_time_jitter: 0.0,
             },
         }
     }

@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use super::{Freshness, Mine, Server};
-use crate::replica::EngineConfig;
+use crate::random::{Purpose, Seed};
+use crate::replica::{EngineConfig, Jitter, Path, Replica};
 use crate::signals::{Glimpse, Signals};
 use crate::step_time::StepTime;
 use crate::time::{Span, Time};
@@ -22,9 +23,22 @@ pub struct Facts {
     pub step_time: Arc<dyn StepTime>,
     /// From the start of its process until it is ready.
     pub start_up: Span,
+    /// Coefficient of variation by which single steps scatter around their price.
+    pub step_time_jitter: f64,
 }
 
 impl Facts {
+    /// An engine with these flags, number `server` of a fleet, composing its steps in a given way; `seed` is the run's.
+    pub fn replica(&self, server: Server, seed: Seed, path: Path) -> Replica {
+        let replica = Replica::on_path(self.engine.clone(), self.step_time.clone(), path);
+        replica.with_jitter(self.jitter(server, seed))
+    }
+
+    /// How its steps scatter, as number `server` of a fleet; `seed` is the run's.
+    pub fn jitter(&self, server: Server, seed: Seed) -> Option<Jitter> {
+        Jitter::new(self.step_time_jitter, seed.derive(Purpose::StepJitter, server as u64))
+    }
+
     /// The value of a label, if it has it.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.labels.iter().find(|(own, _)| own == key).map(|(_, value)| &**value)

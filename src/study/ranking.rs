@@ -31,6 +31,8 @@ pub struct Ranked {
     /// E2E P99 of a repetition above that of the first in the ranking, pair by pair; none for the first, and where there is no
     /// interval.
     pub behind_first: Option<Paired>,
+    /// Whether it is known to be behind the first.
+    pub is_behind_first: bool,
     /// The same above the first of the group before; none in the first group.
     pub behind_group: Option<Interval>,
     /// A summary a repetition.
@@ -62,6 +64,7 @@ impl Ranked {
             e2e_p99_ms: None,
             intervals: LatencyIntervals::default(),
             behind_first: None,
+            is_behind_first: false,
             behind_group: None,
             repetitions: Vec::new(),
             outcomes: Vec::new(),
@@ -181,15 +184,24 @@ fn behind(later: &Ranked, earlier: &Ranked, level: f64) -> Behind {
             _ => Behind::Unclear(paired),
         };
     }
-    // One of them is infinite: it is behind if that is so in every repetition of several, and never the other's.
-    let infinite_only_here = pairs.clone().all(|(later, earlier)| {
-        later.e2e_p99_of_offered_ms.is_none() && earlier.e2e_p99_of_offered_ms.is_some()
-    });
-    if infinite_only_here && later.repetitions.len() > 1 {
-        Behind::Surely(None)
-    } else {
-        Behind::Unclear(None)
+    let p99 = |ranked: &Ranked| -> Vec<f64> {
+        let summaries = ranked.repetitions.iter();
+        summaries.map(|summary| summary.e2e_p99_of_offered_ms.unwrap_or(f64::INFINITY)).collect()
+    };
+    match is_later_by_signs(&p99(later), &p99(earlier), level) {
+        true => Behind::Surely(None),
+        false => Behind::Unclear(None),
     }
+}
+
+/// Where one is infinite somewhere there is no mean, and signs are left: it is later if it alone is infinite in every repetition of
+/// several, or later in each of as many as are not later by chance.
+fn is_later_by_signs(later: &[f64], earlier: &[f64], level: f64) -> bool {
+    let pairs = || later.iter().zip(earlier);
+    let alone_is_infinite = pairs().all(|(later, earlier)| later.is_infinite() && earlier.is_finite());
+    let is_later = pairs().all(|(later, earlier)| later > earlier);
+    let chance = 0.5f64.powi(later.len() as i32);
+    alone_is_infinite && later.len() > 1 || is_later && chance <= 1.0 - level
 }
 
 /// Groups from the best on: one joins as long as it cannot be told from the group's first.
@@ -201,8 +213,10 @@ fn group(ranking: &mut [Ranked], level: f64) {
     for index in 1..ranking.len() {
         let (before, rest) = ranking.split_at_mut(index);
         let this = &mut rest[0];
-        let (Behind::Surely(by) | Behind::Unclear(by)) = behind(this, &before[0], level);
-        this.behind_first = by;
+        (this.is_behind_first, this.behind_first) = match behind(this, &before[0], level) {
+            Behind::Surely(by) => (true, by),
+            Behind::Unclear(by) => (false, by),
+        };
         this.behind_group = None;
         match behind(this, &before[group_first], level) {
             Behind::Surely(by) => {
@@ -219,5 +233,25 @@ fn group(ranking: &mut [Ranked], level: f64) {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_some_are_infinite_signs_decide() {
+        let infinite = f64::INFINITY;
+        let finite = [1.0, 2.0, 1.5, 1.2, 1.1];
+        assert!(is_later_by_signs(&[infinite, 2.5, infinite, 1.3, 9.0], &finite, 0.95));
+        assert!(!is_later_by_signs(&[infinite, 2.5, infinite, 1.3, 1.0], &finite, 0.95), "not in the last");
+        assert!(
+            !is_later_by_signs(&[infinite, 2.5, infinite], &finite[..3], 0.95),
+            "three coins may fall alike"
+        );
+        assert!(!is_later_by_signs(&[infinite, 2.5, infinite, 1.3, 9.0], &finite, 0.99));
+        assert!(is_later_by_signs(&[infinite, infinite], &finite[..2], 0.95));
+        assert!(!is_later_by_signs(&[infinite; 5], &[infinite, 1.0, 1.0, 1.0, 1.0], 0.95), "both are");
     }
 }

@@ -30,7 +30,8 @@ impl Still {
             host: Span::ZERO,
         };
         let step_time = std::sync::Arc::new(step_time);
-        let facts = Facts { labels: Vec::new(), engine, step_time, start_up: Span::ZERO };
+        let facts =
+            Facts { labels: Vec::new(), engine, step_time, start_up: Span::ZERO, step_time_jitter: 0.0 };
         Still { now: Time::ZERO, facts, in_flight: [0; SERVERS], candidates: Candidates::all(SERVERS) }
     }
 }

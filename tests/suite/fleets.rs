@@ -36,6 +36,7 @@ pub(crate) fn facts(blocks: u32) -> Facts {
             host: Span::from_us(600),
         }),
         start_up: Span::from_ms(300),
+        step_time_jitter: 0.0,
     }
 }
 

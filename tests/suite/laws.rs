@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use tailcast::observe::{GapRun, Observer, StepRun};
-use tailcast::replica::{EngineEvent, Input, Limit, Replica};
+use tailcast::replica::{EngineEvent, Input, Limit, Path, Replica};
 use tailcast::request::{EngineOutcome, Finish};
 use tailcast::time::{Span, Time};
 
@@ -112,7 +112,9 @@ proptest! {
     fn a_replica_with_work_works(case in case()) {
         let (mut replica, heard) = lived(&case, false);
         let ends = ends(&mut replica);
-        let allowed = case.step_time.host + case.step_time.host + case.engine.empty_step_sleep * 3;
+        // A host that scatters takes more now and then.
+        let hosts = if case.jitter > 0.0 { 100 } else { 2 };
+        let allowed = case.step_time.host * hosts + case.engine.empty_step_sleep * 3;
         for pair in heard.steps.windows(2) {
             let (from, to) = (pair[0].start + pair[0].gpu_time(), pair[1].start);
             if to.saturating_since(from) <= allowed {
@@ -131,7 +133,7 @@ proptest! {
         let mut looks: Vec<Time> = looks.into_iter().map(|us| Time::ZERO + Span::from_us(us)).collect();
         looks.sort();
         looks.push(Time::MAX);
-        let mut replica = Replica::new(case.engine.clone(), std::sync::Arc::new(case.step_time));
+        let mut replica = case.empty_replica_on(Path::Fast);
         let mut heard = Heard::default();
         let mut from = Time::ZERO;
         for look in looks {
@@ -169,7 +171,7 @@ proptest! {
     fn arrivals_leave_the_next_completion_early_enough(case in case()) {
         let mut offers: Vec<_> = case.offers.iter().collect();
         offers.sort_by_key(|offer| offer.at_us);
-        let mut replica = Replica::new(case.engine.clone(), std::sync::Arc::new(case.step_time));
+        let mut replica = case.empty_replica_on(Path::Fast);
         let mut heard = Heard::default();
         let mut bound: Option<Time> = None;
         let just_before = |at: Time| Time::from_ps(at.as_ps().saturating_sub(1));

@@ -63,7 +63,7 @@ pub(crate) fn times(engine: EngineConfig, step_time: Affine, jobs: Vec<Job>) -> 
     let config = FleetConfig::default();
     let router = policies::build("round-robin", &toml::Table::new(), Seed(0), 0).unwrap();
     let step_time = Arc::new(step_time);
-    let facts = Facts { labels: Vec::new(), engine, step_time, start_up: Span::ZERO };
+    let facts = Facts { labels: Vec::new(), engine, step_time, start_up: Span::ZERO, step_time_jitter: 0.0 };
     let replica = (facts, Silence);
     let warmup = jobs.len() as u32 / 10;
     let mut times = Vec::new();

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use tailcast::replica::{EngineConfig, Input, Path, Replica, SchedulingPolicy, Speculation};
+use tailcast::random::Seed;
+use tailcast::replica::{EngineConfig, Input, Jitter, Path, Replica, SchedulingPolicy, Speculation};
 use tailcast::request::{Content, ContentRun, Request, RequestId};
 use tailcast::step_time::affine::Affine;
 use tailcast::time::{Span, Time};
@@ -21,6 +22,7 @@ pub(crate) struct Offer {
 pub(crate) struct Case {
     pub(crate) engine: EngineConfig,
     pub(crate) step_time: Affine,
+    pub(crate) jitter: f64,
     pub(crate) offers: Vec<Offer>,
 }
 
@@ -32,9 +34,15 @@ impl Case {
 
     /// The same, composing its steps in a given way.
     pub(crate) fn replica_on(&self, path: Path) -> Replica {
-        let mut replica = Replica::on_path(self.engine.clone(), Arc::new(self.step_time), path);
+        let mut replica = self.empty_replica_on(path);
         self.deliver(&mut replica, Time::ZERO, Time::MAX);
         replica
+    }
+
+    /// The same with nothing delivered.
+    pub(crate) fn empty_replica_on(&self, path: Path) -> Replica {
+        Replica::on_path(self.engine.clone(), Arc::new(self.step_time), path)
+            .with_jitter(Jitter::new(self.jitter, Seed(9)))
     }
 
     /// Delivers what comes at `from` or later, but before `to`.
@@ -139,8 +147,9 @@ pub(crate) fn case() -> impl Strategy<Value = Case> {
             per_context_token: Span::from_ns(context),
             host: Span::from_us(host),
         });
-    (engine(), step_time, offers).prop_map(|(engine, step_time, mut offers)| {
+    let jitter = prop_oneof![3 => Just(0.0), 1 => 0.01f64..0.8];
+    (engine(), step_time, offers, jitter).prop_map(|(engine, step_time, mut offers, jitter)| {
         offers.sort_by_key(|offer| offer.at_us);
-        Case { engine, step_time, offers }
+        Case { engine, step_time, jitter, offers }
     })
 }

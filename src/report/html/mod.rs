@@ -138,12 +138,11 @@ fn verdict_html(comparison: &Comparison) -> String {
         }
         true => format!("{}: E2E P99 {}{within}", first.name, latency(first.e2e_p99_ms)),
         false => {
-            let is_behind = |other: &Ranked| match &other.behind_first {
-                Some(by) => by.difference.low > 0.0,
-                None => other.e2e_p99_ms.is_none() && first.e2e_p99_ms.is_some(),
-            };
-            let equals: Vec<&str> =
-                others.iter().filter(|other| !is_behind(other)).map(|other| other.name.as_str()).collect();
+            let equals: Vec<&str> = others
+                .iter()
+                .filter(|other| !other.is_behind_first)
+                .map(|other| other.name.as_str())
+                .collect();
             match (comparison.repeat, equals.is_empty()) {
                 (1, _) => format!(
                     "{} has the lowest E2E P99, {}; one repetition cannot tell this from chance",

@@ -228,6 +228,9 @@ pub struct ReplicaFile {
     /// How many times as long as that steps take in truth: slow machines, of which no gateway knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slowdown: Option<f64>,
+    /// Coefficient of variation by which single steps scatter around their price, at random and each by itself; 0 unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_time_jitter: Option<f64>,
     /// From the start of a process until it is ready, seconds; by the model's size and layers, unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_up_s: Option<f64>,

@@ -216,12 +216,18 @@ pub(super) fn replica_kind(
     };
     let pace_per_mille =
         file.slowdown.map_or(Ok(1_000), |slowdown| factor(&format!("{path}.slowdown"), slowdown))?;
+    let step_time_jitter = file.step_time_jitter.unwrap_or(0.0);
+    if !(0.0..=2.0).contains(&step_time_jitter) {
+        let path = format!("{path}.step_time_jitter");
+        return Err(fault(path, format!("expected 0 to 2, got {step_time_jitter}"))
+            .help("0.05 is a spread of 5 % from step to step"));
+    }
     let labels = file.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
     Ok(ReplicaKind {
         name: format!("{} on {cards}{}", shape.name, card.name),
         count: file.count,
         pace_per_mille,
-        facts: Facts { labels, engine, step_time, start_up },
+        facts: Facts { labels, engine, step_time, start_up, step_time_jitter },
         capacity,
         placement,
         calibration,
