@@ -59,6 +59,8 @@ pub struct ScalingBook {
 /// An autoscaler at work.
 pub(super) struct Scaling {
     scale: Scale,
+    /// The replicas that it may have, those that are up at the start first.
+    members: Vec<Server>,
     autoscaler: Box<dyn Autoscaler>,
     wanted: u32,
     /// Gauges of who was up at the last scrape.
@@ -92,30 +94,31 @@ impl Scaling {
 }
 
 impl<O: Observer + Send> Fleet<O> {
-    /// The same with an autoscaler. The first replicas are up at the start, the others are not there.
+    /// The same with an autoscaler of these replicas, which are alike. The first of them are up at the start, the others are not there.
     ///
     /// # Panics
-    /// If it may have more replicas than the fleet has lanes, or the limits are not in order.
-    pub fn scaled(mut self, scale: Scale, autoscaler: Box<dyn Autoscaler>) -> Fleet<O> {
+    /// If these are not as many as there may be, or the limits are not in order.
+    pub fn scaled(mut self, scale: Scale, members: Vec<Server>, autoscaler: Box<dyn Autoscaler>) -> Fleet<O> {
         let lanes = self.lanes.len();
-        assert!(scale.most as usize == lanes && scale.least <= scale.most && scale.initial <= scale.most);
+        let in_order = scale.least <= scale.most && scale.initial <= scale.most;
+        assert!(scale.most as usize == members.len() && in_order && members.iter().all(|own| *own < lanes));
         self.listening.ends = true;
-        let is_up = |server: Server| server < scale.initial as usize;
+        let (up, absent) = members.split_at(scale.initial as usize);
+        let (is_up, absent) = (|server: &Server| up.contains(server), absent.to_vec());
         self.scaling = Some(Scaling {
             scale,
             autoscaler,
             wanted: scale.initial,
             scraped: vec![None; lanes],
             paid: Vec::new(),
-            ordered_at: (0..lanes).map(|server| is_up(server).then_some(Time::ZERO)).collect(),
+            ordered_at: (0..lanes).map(|server| is_up(&server).then_some(Time::ZERO)).collect(),
             orders: lanes as u64,
             order_of: (0..lanes as u64).collect(),
             leaves: vec![false; lanes],
             book: ScalingBook::default(),
+            members,
         });
-        for server in (0..lanes).filter(|server| !is_up(*server)) {
-            self.is_not_there(server);
-        }
+        absent.into_iter().for_each(|server| self.is_not_there(server));
         self.note_change();
         // Nobody keeps the scraper and the autoscaler in step.
         let mut phases = self.config.seed.stream(Purpose::ScrapePhase, 0);
@@ -139,7 +142,8 @@ impl<O: Observer + Send> Fleet<O> {
     /// The number of replicas has changed, or of those that are up.
     pub(super) fn note_change(&mut self) {
         let Some(scaling) = &mut self.scaling else { return };
-        let ready = self.processes.iter().filter(|process| process.answers()).count() as u32;
+        let answers = |server: &&Server| self.processes[**server].answers();
+        let ready = scaling.members.iter().filter(answers).count() as u32;
         let change = Change { at: self.now, wanted: scaling.wanted, ready };
         let changes = &mut scaling.book.changes;
         if changes.last().is_some_and(|last| last.at == change.at) {
@@ -171,10 +175,10 @@ impl<O: Observer + Send> Fleet<O> {
     pub(super) fn scale(&mut self, goes_on: bool) {
         let Some(scaling) = &mut self.scaling else { return };
         let up = |server: Server| self.processes[server].stage == Stage::Up;
-        let told = scaling.scraped.iter().enumerate().filter(|(server, _)| up(*server));
-        let gauges: Vec<Signals> = told.filter_map(|(_, signals)| *signals).collect();
+        let told = scaling.members.iter().filter(|server| up(**server));
+        let gauges: Vec<Signals> = told.filter_map(|server| scaling.scraped[*server]).collect();
         let queued = self.gateways.iter().map(|gateway| gateway.held.len() as u32).sum();
-        let start_up = scaling.scale.node_start_up + self.lanes[0].facts.start_up;
+        let start_up = scaling.scale.node_start_up + self.lanes[scaling.members[0]].facts.start_up;
         let reading = Reading {
             now: self.now,
             wanted: scaling.wanted,
@@ -199,11 +203,13 @@ impl<O: Observer + Send> Fleet<O> {
         let Some(scaling) = &self.scaling else { return };
         let there =
             |server: &Server| self.processes[*server].stage != Stage::Absent && !scaling.leaves[*server];
-        let mut there: Vec<Server> = (0..self.lanes.len()).filter(there).collect();
+        let mut members = scaling.members.clone();
+        members.sort_unstable();
+        let mut there: Vec<Server> = members.iter().copied().filter(there).collect();
         let wanted = scaling.wanted as usize;
         if there.len() < wanted {
             let absent = |server: &Server| self.processes[*server].stage == Stage::Absent;
-            let absent: Vec<Server> = (0..self.lanes.len()).filter(absent).collect();
+            let absent: Vec<Server> = members.into_iter().filter(absent).collect();
             absent.into_iter().take(wanted - there.len()).for_each(|server| self.order_one(server));
             return;
         }

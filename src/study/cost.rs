@@ -5,16 +5,14 @@ use crate::metrics::{Cost, LaneStats, RunSummary};
 use crate::scenario::ReplicaKind;
 use crate::time::Span;
 
-/// The cost of a run whose replicas of these kinds did this, and were there for so long each in the mean.
-pub(super) fn cost(
-    lanes: &[(&ReplicaKind, &LaneStats)],
-    there_s: f64,
-    run_s: f64,
-    summary: &RunSummary,
-) -> Cost {
-    let there = if run_s > 0.0 { there_s / run_s } else { 0.0 };
-    let usd_per_hour: Option<f64> = lanes.iter().map(|(kind, _)| Some(kind.usd_per_hour()? * there)).sum();
-    let joules: Option<f64> = lanes.iter().map(|(kind, stats)| joules(kind, stats, there_s)).sum();
+/// The cost of a run whose replicas of these kinds did this, and were there for so many seconds: of those that come and go, each for as
+/// long as they were in the mean.
+pub(super) fn cost(lanes: &[((&ReplicaKind, &LaneStats), f64)], run_s: f64, summary: &RunSummary) -> Cost {
+    let there = |there_s: &f64| if run_s > 0.0 { there_s / run_s } else { 0.0 };
+    let usd_per_hour: Option<f64> =
+        lanes.iter().map(|((kind, _), there_s)| Some(kind.usd_per_hour()? * there(there_s))).sum();
+    let joules: Option<f64> =
+        lanes.iter().map(|((kind, stats), there_s)| joules(kind, stats, *there_s)).sum();
     let mean_watts = joules.filter(|_| run_s > 0.0).map(|joules| joules / run_s);
     let amount_for = |per_hour: Option<f64>, amount: f64, per_s: f64| {
         per_hour.filter(|_| per_s > 0.0).map(|per_hour| per_hour / 3_600.0 / per_s * amount)

@@ -338,7 +338,8 @@ pub fn simulate_with(
         fleet = fleet.keeping_deliveries();
     }
     if let Some(plan) = &scenario.autoscaler {
-        fleet = fleet.scaled(plan.scale, (autoscaler::find(plan.policy)?.build)(&plan.parameters)?);
+        let autoscaler = (autoscaler::find(plan.policy)?.build)(&plan.parameters)?;
+        fleet = fleet.scaled(plan.scale, scenario.scaled_lanes(), autoscaler);
     }
     let mut ended_one = |outcome: Outcome| {
         collector.add(&outcome);
@@ -368,15 +369,20 @@ pub fn simulate_with(
     }
     let run_s = (ended.at - Time::ZERO).as_s();
     // Machines that stand by for a deploy are on nobody's bill.
-    let mut there_s = run_s * scenario.each_replica().count() as f64 / kinds.len() as f64;
+    let always_there = scenario.each_replica().count();
+    let mut there_s: Vec<f64> =
+        (0..kinds.len()).map(|server| if server < always_there { run_s } else { 0.0 }).collect();
     if let Some(book) = &ended.scaling {
         summary.scaling = Some(scaling(book, ended.at));
-        there_s = book.paid.as_s() / kinds.len() as f64;
+        let members = scenario.scaled_lanes();
+        for &server in &members {
+            there_s[server] = book.paid.as_s() / members.len() as f64;
+        }
         let busy_s: f64 = ended.observers.iter().map(|observer| observer.busy.as_s()).sum();
-        summary.busy_share = busy_s / book.paid.as_s().max(f64::MIN_POSITIVE);
+        summary.busy_share = busy_s / there_s.iter().sum::<f64>().max(f64::MIN_POSITIVE);
     }
-    let lanes: Vec<_> = kinds.iter().copied().zip(&ended.observers).collect();
-    summary.cost = Some(cost(&lanes, there_s, run_s, &summary));
+    let lanes: Vec<_> = kinds.iter().copied().zip(&ended.observers).zip(there_s).collect();
+    summary.cost = Some(cost(&lanes, run_s, &summary));
     outcomes.sort_by_cached_key(|outcome| outcome.attempt);
     Ok(RunResult { summary, outcomes, deliveries: ended.deliveries, notes: Vec::new() })
 }

@@ -1,7 +1,10 @@
 //! What gateways do and suffer, by hand: partitions, lost messages, a gateway that goes, second copies, slow starts, saturation and
 //! classes that take turns.
 
+use std::path::Path;
+
 use tailcast::request::{Finish, Outcome};
+use tailcast::scenario::Loaded;
 
 use crate::bad_days::{finished, outcomes, paced};
 
@@ -217,4 +220,41 @@ fn a_spot_machine_is_drained_and_replaced() {
     assert_eq!((incident.kind.as_str(), incident.noticed_after_s), ("spot-loss", Some(1.0)));
     assert!(incident.over_after_s.unwrap() < 13.0, "{incident:?}");
     assert!(sent_in(&all, 11.5..20.0).iter().all(|outcome| outcome.replica == Some(1)));
+}
+
+#[test]
+fn mistakes_are_refused_where_they_stand() {
+    let event = |keys: &str| format!("[[events]]\nat_s = 1.0\n{keys}");
+    let cases = [
+        (event("kind = \"partition\"\nreplica = 0"), "a partition needs an end"),
+        (event("kind = \"partition\"\nreplica = 0\nfor_s = 0.0"), "expected a number above 0"),
+        (event("kind = \"partition\"\nreplica = 0\nfor_s = 1.0\ngateway = 1"), "there is only gateway 0"),
+        (
+            event("kind = \"partition\"\nreplica = 0\nfor_s = 1.0\ngateway = \"any\""),
+            "of one gateway, or of all",
+        ),
+        (event("kind = \"gateway-lost\""), "needs a gateway"),
+        (event("kind = \"gateway-lost\"\ngateway = \"some\""), "a gateway's number, or \"any\""),
+        (event("kind = \"gateway-lost\"\ngateway = 0\nreplica = 0"), "says nothing of a gateway-lost"),
+        (event("kind = \"network\"\nreplica = 0\nloss = 1.0"), "expected a share of 0 to 0.9"),
+        (event("kind = \"spot-loss\"\nreplica = 0\nnotice_s = -1.0"), "expected 0 or a number above it"),
+        (event("kind = \"drain\"\nreplica = 0\nnotice_s = 1.0"), "says nothing of a drain"),
+        ("[router.hedging]\nafter_ms = 0.0".into(), "expected a number above 0"),
+        ("[router.hedging]\nbudget = 0.1".into(), "`after_ms` is missing"),
+        ("[router.hedging]\nafter_ms = 5.0\nbudget = 2.0".into(), "expected a share, 0 to 1"),
+        ("[router.health]\nslow_start_aggression = 2.0".into(), "nobody starts slowly"),
+        ("[router.health]\nconnect_timeout_s = 0.0".into(), "expected a number above 0"),
+        ("[router.admission]\nsaturation = { queue_depth = 0 }".into(), "expected a number above 0"),
+        ("[router.admission]\nsaturation = { shedding = \"all\" }".into(), "saturated"),
+        ("[router.admission]\nqueue = { fairness = \"fair\" }".into(), "round-robin"),
+    ];
+    for (keys, message) in cases {
+        let text = paced(&keys, 2);
+        let loaded = Loaded::from_text("scenario.toml", Path::new(""), text, &[]);
+        let said = loaded.and_then(|loaded| loaded.resolve()).expect_err(&keys).to_string();
+        assert!(
+            said.contains(message) && said.contains("scenario.toml:") && said.contains('^'),
+            "{keys}\n{said}"
+        );
+    }
 }

@@ -126,6 +126,32 @@ fn a_full_queue_turns_away() {
     assert!((2.0..=3.0).contains(&longest), "{longest}");
 }
 
+/// Two kinds, of which the second is scaled: what is ordered is of that kind, has the numbers behind all others, and is paid for beside
+/// those that stay.
+#[test]
+fn one_kind_of_several_is_scaled() {
+    let two = |count: u32| {
+        let kind = "[[replicas]]\ncount = 2\nmodel = \"llama-3.1-8b\"\ngpu = \"h100-sxm\"\nasync_scheduling = false\nmax_num_seqs = 1\n\
+                    step_time = { model = \"affine\", base_us = 100000.0 }\n";
+        let hpa = "[autoscaler]\npolicy = \"hpa\"\nreplicas_table = 1\nmin_replicas = 1\nmax_replicas = 3\nscrape_interval_s = 5.0\n\
+                   parameters = { target = 2.0 }\n[router]\npolicy = \"least-request\"\n";
+        slow(400, 4.0, count, hpa).replacen("[[replicas]]", &format!("{kind}[[replicas]]"), 1)
+    };
+    let (outcomes, summary) = ran(&two(1));
+    let scaling = scaling(&summary);
+    assert_eq!((scaling.changes[0].wanted, scaling.changes[0].ready, scaling.most_ready), (1, 1, 3));
+    let of = |server: u32| outcomes.iter().filter(|outcome| outcome.replica == Some(server)).count();
+    assert_eq!((0..5).map(of).sum::<usize>(), 400);
+    assert!((0..5).all(|server| of(server) > 40), "five serve, two of them ordered");
+    let first = outcomes.iter().find(|outcome| outcome.replica >= Some(3)).unwrap();
+    assert!(first.sent.as_s() > 20.0, "{first:?}");
+    // Two H100 all the time, and A100 as long as they were paid for.
+    let price = |name: &str| gpu(name).unwrap().usd_per_hour.unwrap();
+    let cost = summary.cost.as_ref().unwrap().usd_per_hour.unwrap();
+    let expected = 2.0 * price("h100-sxm") + scaling.mean_replicas * price("a100-80-sxm");
+    assert!((cost / expected - 1.0).abs() < 1e-9, "{cost} {expected}");
+}
+
 #[test]
 fn contradictions_are_refused_where_they_stand() {
     let at = |more: &str| {
@@ -150,6 +176,7 @@ fn contradictions_are_refused_where_they_stand() {
         ("parameters = { metric = \"cpu\" }", "cpu"),
         ("parameters = { tolerance = 1.5 }", "0 up to 1"),
         ("replicas = 3", "unknown key"),
+        ("replicas_table = 0", "one [[replicas]] table"),
     ] {
         let error = scaled(keys);
         assert!(error.contains(named) && error.contains("scaling:"), "{keys}: {error}");

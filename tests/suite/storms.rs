@@ -277,7 +277,7 @@ fn run<O: Observer + Send + Default>(
     let config = FleetConfig { check, ..setting.config.clone() };
     let mut fleet = Fleet::new(config, replicas, routers(policy, setting));
     if let Some(scaled) = scaled {
-        fleet = fleet.scaled(scaled.scale, scaled.autoscaler());
+        fleet = fleet.scaled(scaled.scale, (0..setting.servers).collect(), scaled.autoscaler());
     }
     let again = |gateway: usize, lost: u32| {
         let gateway = u64::from(lost) << 32 | gateway as u64;

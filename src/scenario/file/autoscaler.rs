@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 pub struct AutoscalerFile {
     /// A name of `tailcast list autoscalers`.
     pub policy: String,
+    /// The `[[replicas]]` table that it scales, counted from 0; only where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas_table: Option<u32>,
     /// There are never fewer replicas.
     #[serde(default = "one")]
     pub min_replicas: u32,

@@ -32,10 +32,28 @@ pub(super) fn autoscaler(
             error => parameter_fault("autoscaler.parameters", &error.to_string()),
         });
     }
-    let [kind] = &file.replicas[..] else {
-        return Err(fault("autoscaler", "scales replicas that are alike, and there are several kinds")
-            .help("leave one [[replicas]] table"));
+    let table = match (file.replicas.len(), written.replicas_table) {
+        (1, None) => 0,
+        (1, Some(_)) => {
+            return Err(fault(
+                "autoscaler.replicas_table",
+                "says nothing, since there is one [[replicas]] table",
+            )
+            .help("leave it out"));
+        }
+        (tables, Some(table)) if (table as usize) < tables => table as usize,
+        (tables, Some(table)) => {
+            return Err(fault(
+                "autoscaler.replicas_table",
+                format!("there is no [[replicas]] table {table}: there are 0 to {}", tables - 1),
+            ));
+        }
+        (_, None) => {
+            return Err(fault("autoscaler", "scales replicas that are alike, and there are several kinds")
+                .help("say which: replicas_table = 0"));
+        }
     };
+    let kind = &file.replicas[table];
     let (least, most) = (written.min_replicas, written.max_replicas);
     if !(1..=MOST_REPLICAS).contains(&most) {
         let message = format!("expected 1 to {MOST_REPLICAS} replicas, got {most}");
@@ -66,7 +84,7 @@ pub(super) fn autoscaler(
     }
     if !(least..=most).contains(&kind.count) {
         return Err(fault(
-            "replicas.0.count",
+            format!("replicas.{table}.count"),
             format!(
                 "{} replicas at the start are not within min_replicas = {least} and max_replicas = {most}",
                 kind.count
@@ -84,6 +102,7 @@ pub(super) fn autoscaler(
     let interval = written.interval_s.map(|seconds| at_least_the_shortest("interval_s", seconds));
     Ok(Some(AutoscalerPlan {
         policy: info.name,
+        table,
         parameters: written.parameters.clone(),
         scale: Scale {
             initial: kind.count,

@@ -29,7 +29,11 @@ pub(super) fn positive_span_s(path: &str, seconds: f64) -> Result<Span, Fault> {
 /// What befalls the fleet by `[[events]]`.
 pub(super) fn incidents(file: &ScenarioFile, kinds: &[ReplicaKind]) -> Result<Arc<[Incident]>, Fault> {
     let at_start: usize = kinds.iter().map(|kind| kind.count as usize).sum();
-    let replicas = file.autoscaler.as_ref().map_or(at_start, |scaled| scaled.max_replicas as usize);
+    let more = file.autoscaler.as_ref().map_or(0, |scaled| {
+        let kind = &kinds[scaled.replicas_table.unwrap_or(0) as usize];
+        scaled.max_replicas.saturating_sub(kind.count) as usize
+    });
+    let replicas = at_start + more;
     let events = file.events.iter().enumerate();
     let gateways = file.router.replicas;
     let incidents =

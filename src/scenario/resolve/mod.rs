@@ -155,15 +155,20 @@ impl Scenario {
 
     /// The kind of every replica that there may be: an autoscaler or a deploy may start more than there are at the start.
     pub fn each_lane(&self) -> impl Iterator<Item = &ReplicaKind> {
-        let at_start = self.replicas.iter().map(|kind| kind.count).sum::<u32>();
-        let most = match &self.autoscaler {
-            Some(plan) => plan.scale.most,
-            None => at_start + self.spare_machines(),
+        let (kind, more) = match &self.autoscaler {
+            Some(plan) => (&self.replicas[plan.table], plan.scale.most - plan.scale.initial),
+            None => (&self.replicas[0], self.spare_machines()),
         };
-        let more = self.replicas.last().into_iter();
-        self.each_replica().chain(
-            more.flat_map(move |kind| std::iter::repeat_n(kind, most.saturating_sub(at_start) as usize)),
-        )
+        self.each_replica().chain(std::iter::repeat_n(kind, more as usize))
+    }
+
+    /// Numbers of the replicas that an autoscaler may have, those that are up at the start first; none without one.
+    pub fn scaled_lanes(&self) -> Vec<usize> {
+        let Some(plan) = &self.autoscaler else { return Vec::new() };
+        let before = self.replicas[..plan.table].iter().map(|kind| kind.count as usize).sum::<usize>();
+        let all = self.each_replica().count();
+        let more = (plan.scale.most - plan.scale.initial) as usize;
+        (before..before + plan.scale.initial as usize).chain(all..all + more).collect()
     }
 
     /// When requests that are in the statistics are sent.
@@ -250,6 +255,8 @@ impl ReplicaKind {
 pub struct AutoscalerPlan {
     /// Its name.
     pub policy: &'static str,
+    /// The kind of replicas that it scales.
+    pub table: usize,
     /// Its parameters.
     pub parameters: toml::Table,
     /// Its limits and its surroundings.
