@@ -170,7 +170,11 @@ pub fn tell(story: &Story) -> String {
         gauges.waiting,
         percent(gauges.kv_cache_usage())
     ));
-    let mut parts = vec![format!("queue {} ms", ms(Part::Queue))];
+    let mut parts = Vec::new();
+    if outcome.detour.is_some() && e2e[Part::EarlierTries] > 0 {
+        parts.push(format!("earlier tries {} ms", ms(Part::EarlierTries)));
+    }
+    parts.push(format!("queue {} ms", ms(Part::Queue)));
     parts.push(match story.prompt_tokens_ahead {
         0 => format!("behind prompts of others {} ms", ms(Part::BehindPrefill)),
         ahead => {
@@ -185,6 +189,9 @@ pub fn tell(story: &Story) -> String {
             ms(Part::SlowedByBatch),
             number(batch)
         ));
+    }
+    if e2e[Part::SlowReplica] != 0 {
+        parts.push(format!("{} ms for a slow replica", ms(Part::SlowReplica)));
     }
     let preemptions = outcome.engine.as_ref().map_or(0, |engine| engine.preemptions);
     if preemptions > 0 {

@@ -235,7 +235,7 @@
     put(figure, svg);
   }
   const partColor = (part) =>
-    ["var(--soft)", "var(--c4)", "var(--line)", "var(--c5)", "var(--c1)", "var(--c2)", "var(--c3)", "var(--c0)", "var(--c6)", "#a03030"][part];
+    ["#8a6d3b", "var(--soft)", "var(--c4)", "var(--line)", "var(--c5)", "var(--c1)", "var(--c2)", "var(--c3)", "var(--c0)", "var(--c6)", "#7b5fb5", "#a03030"][part];
 
   const HEATS = [["running", "running"], ["waiting", "waiting"], ["kv", "KV cache %"]];
   function heatMap(figure) {

@@ -408,6 +408,18 @@ mod tests {
     }
 
     #[test]
+    fn every_part_of_a_latency_has_a_colour_of_its_own() {
+        let colours =
+            SCRIPT.split_once("partColor = (part) =>").and_then(|(_, rest)| rest.split_once("][part]"));
+        let listed = colours.expect("a list of colours").0.trim().trim_start_matches('[');
+        let mut colours: Vec<&str> = listed.split(',').map(str::trim).collect();
+        assert_eq!(colours.len(), crate::explain::Part::ALL.len());
+        colours.sort_unstable();
+        colours.dedup();
+        assert_eq!(colours.len(), crate::explain::Part::ALL.len());
+    }
+
+    #[test]
     fn nothing_is_asked_of_the_network() {
         for asset in [PAGE, STYLE, SCRIPT] {
             assert!(

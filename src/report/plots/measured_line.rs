@@ -66,14 +66,14 @@ pub fn measured_lines(
     let finite = || lines.iter().flat_map(|line| &line.points).filter(|(_, y)| y.is_finite());
     let x_values = finite().map(|(x, _)| *x);
     let x_axis = match along {
-        Along::Sizes => axis(x_values, LEFT_PX, RIGHT_PX),
+        Along::Sizes => axis(x_values, LEFT_PX, RIGHT_PX, false),
         Along::Time => {
             let high = x_values.clone().fold(f64::MIN_POSITIVE, f64::max);
             let low = x_values.fold(high, f64::min);
             Axis::linear(low, high.max(low + 1.0), LEFT_PX, RIGHT_PX)
         }
     };
-    let y_axis = axis(finite().map(|(_, y)| *y).chain(limit.map(|(y, _)| y)), bottom_px, TOP_PX);
+    let y_axis = axis(finite().map(|(_, y)| *y).chain(limit.map(|(y, _)| y)), bottom_px, TOP_PX, true);
     for tick in x_axis.minor_ticks() {
         let x = x_axis.at(tick);
         sheet.add(Mark::line((x, TOP_PX), (x, bottom_px), FAINT_GRID, 1.0));
@@ -129,14 +129,15 @@ fn ring(sheet: &mut Sheet, (x, y): Point) {
     LineStyle::solid(INK, 1.6).draw(sheet, &around);
 }
 
-fn axis(values: impl Iterator<Item = f64> + Clone, from_px: f64, to_px: f64) -> Axis {
+/// `from_nothing`: of what was measured nothing is the measure, so an even scale begins there unless all lies far from it.
+fn axis(values: impl Iterator<Item = f64> + Clone, from_px: f64, to_px: f64, from_nothing: bool) -> Axis {
     let high = values.clone().fold(0.0, f64::max);
     let low = values.fold(high, f64::min);
     if low > 0.0 && high / low > LOGARITHMIC_ABOVE {
         return Axis::logarithmic(low / 1.15, high * 1.15, from_px, to_px);
     }
-    let from_zero = low < high / 2.0;
-    let start = if from_zero { 0.0 } else { low - (high - low) * 0.08 };
+    let from_zero = low <= 0.0 || from_nothing && low < high / 2.0;
+    let start = if from_zero { low.min(0.0) } else { (low - (high - low) * 0.08).max(0.0) };
     Axis::linear(start, high + (high - start) * 0.06, from_px, to_px)
 }
 
