@@ -1,6 +1,6 @@
 //! A gateway: a policy, what it sees, and whom it keeps waiting.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::FleetConfig;
 use super::admission::Bucket;
@@ -29,6 +29,10 @@ pub(super) struct Gateway {
     pub(super) gone: Option<Gone>,
     /// How many were lost in this place.
     pub(super) lost: u32,
+    /// How many policies were made anew in this place.
+    pub(super) renewals: u32,
+    /// What is out and it counts no more: its counters were lost while this was under way.
+    pub(super) forgotten: BTreeSet<RequestId>,
     /// The class of whoever left its queue last.
     pub(super) last_class: Option<u16>,
 }
@@ -58,6 +62,8 @@ impl Gateway {
             in_flight: 0,
             gone: None,
             lost: 0,
+            renewals: 0,
+            forgotten: BTreeSet::new(),
             last_class: None,
         }
     }

@@ -40,6 +40,7 @@ impl Listening {
                     | What::SpotLoss { .. }
                     | What::Partition { .. }
                     | What::GatewayLost { .. }
+                    | What::CountersLost { .. }
             );
             by_what || matches!(incident.when, When::Every { .. })
         };

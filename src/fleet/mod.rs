@@ -110,7 +110,7 @@ pub struct Ended<O> {
     pub failure: Option<String>,
 }
 
-/// Makes the policy of a gateway anew: its number, and how many times it was lost.
+/// Makes the policy of a gateway anew: its number, and how many were made in its place before.
 pub type NewRouter<'a> = dyn Fn(usize, u32) -> Box<dyn Router> + 'a;
 
 /// Where outcomes go, and where requests and policies come from.

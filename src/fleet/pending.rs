@@ -207,6 +207,18 @@ impl Pending {
         there.map(|(number, _)| RequestId(number)).collect()
     }
 
+    /// Copies of such requests that have been sent on.
+    pub(super) fn out_at_gateway(&self, gateway: usize) -> Vec<RequestId> {
+        let mut all = Vec::new();
+        for id in self.at_gateway(gateway) {
+            let Some(under_way) = self.get(id) else { continue };
+            let copy = if under_way.is_hedge { id.hedge() } else { id };
+            all.extend(under_way.server.map(|_| copy));
+            all.extend(self.hedge_of(id).and_then(|hedge| hedge.server).map(|_| id.hedge()));
+        }
+        all
+    }
+
     /// Copies that have been sent on, in order of request: as they came, to whom, and when their first token passed. Only of requests
     /// that were remembered.
     pub(super) fn sent_on(&self) -> Vec<(Arrival, Server, Option<Time>)> {

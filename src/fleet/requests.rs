@@ -246,8 +246,13 @@ impl<O: Observer + Send> Fleet<O> {
 
     /// A gateway, and whoever it tells, hears of a request it sent.
     pub(super) fn tell(&mut self, gateway: usize, feedback: &Feedback, server: Server, ended: bool) {
-        self.gateways[gateway].hears(feedback, server, ended);
-        if ended {
+        let forgotten = &mut self.gateways[gateway].forgotten;
+        let counts =
+            !if ended { forgotten.remove(&feedback.id()) } else { forgotten.contains(&feedback.id()) };
+        if counts {
+            self.gateways[gateway].hears(feedback, server, ended);
+        }
+        if ended && counts {
             self.gateways[gateway].in_flight -= 1;
             self.limit(gateway, server);
         }

@@ -111,7 +111,8 @@ fn line(incident: &IncidentSummary) -> String {
         (None, None) => "all replicas".into(),
     };
     // What passes without a new process.
-    let slow = ["slow-down", "network", "metrics-lost", "partition"].contains(&incident.kind.as_str());
+    let slow = ["slow-down", "network", "metrics-lost", "partition", "counters-lost"]
+        .contains(&incident.kind.as_str());
     if incident.in_vain {
         return format!(
             "- {} s: {} of {whom}, which was not there, or going already\n",
@@ -124,7 +125,8 @@ fn line(incident: &IncidentSummary) -> String {
         (None, Some(_)) if !slow || incident.kind == "partition" => ", not noticed".into(),
         _ => String::new(),
     };
-    let over = incident.over_after_s.map_or(String::new(), |after| {
+    let lasted = incident.over_after_s.filter(|_| incident.kind != "counters-lost");
+    let over = lasted.map_or(String::new(), |after| {
         format!(", {} after {} s", if slow { "over" } else { "ready again" }, number(after))
     });
     format!("- {} s: {} of {whom}{noticed}{over}\n", number(incident.at_s), incident.kind)

@@ -116,6 +116,11 @@ impl View {
         self.reports[server]
     }
 
+    /// Its own counts begin anew; reports stay.
+    pub fn forget_counts(&mut self) {
+        self.mine.fill(Mine::default());
+    }
+
     /// A request was sent.
     pub fn sent(&mut self, server: Server) {
         self.mine[server].in_flight += 1;

@@ -104,6 +104,29 @@ fn a_gateway_that_is_lost_takes_its_connections_along() {
     assert_eq!((finished(&all, Finish::Lost), day.lost), (0, 0));
 }
 
+/// llm-d-router#2295: a reaper that takes live requests for leaked ones frees their slots, and the limit lets in as many again.
+#[test]
+fn counters_that_are_lost_let_in_too_many() {
+    let limited = |more: &str| {
+        let text =
+            format!("[router]\nadmission = {{ most_in_flight = 4, queue = {{ ttl_s = 100.0 }} }}\n{more}");
+        // Ten steps of 100 ms: one second each, eight a second.
+        outcomes(&busy(&text, 2, 8.0, 10).replace("requests = 480", "requests = 80"))
+    };
+    let most_at_once = |all: &[Outcome]| {
+        let spans = || all.iter().map(|outcome| (outcome.arrived.unwrap(), outcome.done_received));
+        let at = |moment| spans().filter(|(from, to)| (*from..*to).contains(&moment)).count();
+        spans().map(|(from, _)| at(from)).max().unwrap()
+    };
+    let (all, _) = limited("");
+    assert_eq!(most_at_once(&all), 4);
+    let lost = "[[events]]\nkind = \"counters-lost\"\ngateway = 0\nat_s = 5.05\n";
+    let (all, day) = limited(lost);
+    assert_eq!(most_at_once(&all), 8, "as many again");
+    assert!(all.iter().all(|outcome| outcome.finish.is_complete()));
+    assert_eq!((day.incidents[0].gateway, day.incidents[0].kind.as_str()), (Some(0), "counters-lost"));
+}
+
 /// Of a fleet with one gateway whose only one goes, nobody is served until another is there.
 #[test]
 fn without_a_gateway_there_is_nobody_to_come_to() {
@@ -234,6 +257,8 @@ fn mistakes_are_refused_where_they_stand() {
             "of one gateway, or of all",
         ),
         (event("kind = \"gateway-lost\""), "needs a gateway"),
+        (event("kind = \"counters-lost\""), "a counters-lost needs a gateway"),
+        (event("kind = \"counters-lost\"\ngateway = 0\n[router.view]\nshared = true"), "are not lost by one"),
         (event("kind = \"gateway-lost\"\ngateway = \"some\""), "a gateway's number, or \"any\""),
         (event("kind = \"gateway-lost\"\ngateway = 0\nreplica = 0"), "says nothing of a gateway-lost"),
         (event("kind = \"network\"\nreplica = 0\nloss = 1.0"), "expected a share of 0 to 0.9"),

@@ -48,7 +48,7 @@ fn incident() -> impl Strategy<Value = Incident> {
         2 => Just(Back::Started),
         3 => (0u64..1_500).prop_map(|ms| Back::After(Span::from_ms(ms))),
     ];
-    let what = (0u32..9, whom, back, 0u64..800, 100u32..5_000, prop::option::of(1u64..900)).prop_map(
+    let what = (0u32..10, whom, back, 0u64..800, 100u32..5_000, prop::option::of(1u64..900)).prop_map(
         |(kind, whom, back, grace, per_mille, lasts)| {
             let grace = Span::from_ms(grace);
             match kind {
@@ -65,6 +65,7 @@ fn incident() -> impl Strategy<Value = Incident> {
                     let gateway = lasts.map(|lasts| lasts as usize);
                     What::Partition { whom, gateway, lasts: grace + Span::from_ms(1) }
                 }
+                8 => What::CountersLost { gateway: lasts.map(|lasts| lasts as usize) },
                 7 => {
                     let gateway = lasts.map(|lasts| lasts as usize);
                     What::GatewayLost { gateway, noticed: grace, back }
@@ -253,10 +254,14 @@ fn bad_day() -> impl Strategy<Value = Setting> {
                     *server %= setting.servers;
                 }
                 if let What::Partition { gateway: Some(gateway), .. }
+                | What::CountersLost { gateway: Some(gateway) }
                 | What::GatewayLost { gateway: Some(gateway), .. } = &mut incident.what
                 {
                     *gateway %= setting.gateways as usize;
                 }
+            }
+            if setting.config.impairments.shared {
+                incidents.retain(|incident| !matches!(incident.what, What::CountersLost { .. }));
             }
             let incidents = incidents.into();
             let config =

@@ -277,11 +277,14 @@ impl<O: Observer + Send> Fleet<O> {
                 self.meant(index, whom).for_each(|server| self.drain(server, Some(what), notice, back, None));
             }
             What::Partition { whom, .. } => self.part(index, what, whom),
-            What::GatewayLost { gateway, .. } => {
+            What::GatewayLost { gateway, .. } | What::CountersLost { gateway } => {
                 let gateways = self.gateways.len();
                 let by_chance = |stream: &mut Stream| stream.random_range(0..gateways);
                 let gateway = gateway.unwrap_or_else(|| by_chance(&mut self.incidents.streams[index]));
-                self.lose_gateway(gateway, what, ends);
+                match what {
+                    What::CountersLost { .. } => self.lose_counters(gateway, what, ends),
+                    _ => self.lose_gateway(gateway, what, ends),
+                }
             }
         }
     }

@@ -62,14 +62,38 @@ impl<O: Observer + Send> Fleet<O> {
         self.gateways[gateway].held.clear();
     }
 
+    /// Its counters and beliefs are gone while what they were of goes on: requests that are out are counted no more.
+    pub(super) fn lose_counters(&mut self, gateway: usize, what: What, ends: &mut Ends<'_>) {
+        let happened = self.note(None, what);
+        let happened = &mut self.incidents.happened[happened];
+        happened.gateway = Some(gateway);
+        happened.in_vain = self.gateways[gateway].gone.is_some();
+        happened.over = Some(self.now);
+        if happened.in_vain {
+            return;
+        }
+        let out = self.pending.out_at_gateway(gateway);
+        let own = &mut self.gateways[gateway];
+        own.forgotten.extend(out);
+        own.renewals += 1;
+        (own.in_flight, own.last_class) = (0, None);
+        own.view.forget_counts();
+        own.router = (ends.new_router)(gateway, own.renewals);
+        own.router.meet(self.lanes.len());
+        (0..self.lanes.len()).for_each(|server| self.gateways[gateway].roster.fills(server, false));
+        // There is room, as far as it knows.
+        self.ask_again(gateway, ends);
+    }
+
     /// Another takes its place.
     pub(super) fn gateway_starts(&mut self, gateway: usize, ends: &Ends<'_>) {
         let Some(Gone { happened, .. }) = self.gateways[gateway].gone else { return };
         self.incidents.happened[happened].over = Some(self.now);
-        let lost = self.gateways[gateway].lost + 1;
-        let router = (ends.new_router)(gateway, lost);
+        let Gateway { lost, renewals, .. } = self.gateways[gateway];
+        let (lost, renewals) = (lost + 1, renewals + 1);
+        let router = (ends.new_router)(gateway, renewals);
         let mut new = Gateway::new(gateway, router, self.lanes.len(), &self.config);
-        new.lost = lost;
+        (new.lost, new.renewals) = (lost, renewals);
         for (server, process) in self.processes.iter().enumerate() {
             match process.stage {
                 Stage::Draining | Stage::Absent => new.roster.drains(server),

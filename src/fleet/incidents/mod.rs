@@ -135,6 +135,11 @@ pub enum What {
         /// When another serves in its place.
         back: Back,
     },
+    /// A gateway counts what is out no more, and has forgotten what it believed, as when a reaper takes live requests for leaked ones.
+    CountersLost {
+        /// Which; none: one by chance.
+        gateway: Option<usize>,
+    },
     /// Every replica is drained and started again, so many at a time, each in turn when gateways know that one before it, or one that
     /// was started in its place, is up.
     RollingDeploy {
@@ -160,7 +165,7 @@ impl What {
             | What::Drain { whom, .. }
             | What::SpotLoss { whom, .. }
             | What::Partition { whom, .. } => Some(*whom),
-            What::RollingDeploy { .. } | What::GatewayLost { .. } => None,
+            What::RollingDeploy { .. } | What::GatewayLost { .. } | What::CountersLost { .. } => None,
         }
     }
 
@@ -176,6 +181,7 @@ impl What {
             What::SpotLoss { .. } => "spot-loss",
             What::Partition { .. } => "partition",
             What::GatewayLost { .. } => "gateway-lost",
+            What::CountersLost { .. } => "counters-lost",
         }
     }
 }

@@ -40,7 +40,7 @@ pub struct EventFile {
     /// Network: share of messages that get lost, and are sent again after 200 ms, then 400 ms and so on, as TCP does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
-    /// Partition: the gateway that is cut off from the replica, counted from 0; all unless given. Gateway-lost: which, or "any".
+    /// Partition: the gateway that is cut off from the replica, counted from 0; all unless given. Gateway-lost, counters-lost: which, or "any".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<WhichGatewayFile>,
     /// Spot-loss: seconds from the announcement until the machine is gone; 120 unless given, as AWS has it.
@@ -87,6 +87,8 @@ pub enum EventKindFile {
     Partition,
     /// A gateway's process dies, with its connections, counters and beliefs.
     GatewayLost,
+    /// A gateway loses its counters and beliefs while its connections go on: what is out is counted no more.
+    CountersLost,
 }
 
 /// Which gateway.

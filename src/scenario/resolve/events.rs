@@ -39,6 +39,7 @@ pub(super) fn incidents(file: &ScenarioFile, kinds: &[ReplicaKind]) -> Result<Ar
     let incidents =
         events.map(|(index, event)| incident(index, event, replicas, gateways)).collect::<Result<_, _>>()?;
     refuse_contradictions(file)?;
+    refuse_lost_counters_that_are_shared(file)?;
     refuse_surges_without_machines(file)?;
     Ok(incidents)
 }
@@ -55,7 +56,8 @@ pub(super) fn factor(path: &str, factor: f64) -> Result<u32, Fault> {
 fn incident(index: usize, event: &EventFile, replicas: usize, gateways: u32) -> Result<Incident, Fault> {
     let path = |key: &str| format!("events.{index}.{key}");
     use EventKindFile::{
-        Crash, Drain, GatewayLost, MetricsLost, Network, Partition, RollingDeploy, SlowDown, SpotLoss,
+        CountersLost, Crash, Drain, GatewayLost, MetricsLost, Network, Partition, RollingDeploy, SlowDown,
+        SpotLoss,
     };
     let kind = event.kind;
     // Every accepted key changes something (law 11).
@@ -68,7 +70,7 @@ fn incident(index: usize, event: &EventFile, replicas: usize, gateways: u32) -> 
     belongs("restart_s", event.restart_s.is_some(), &[Crash, Drain, RollingDeploy, SpotLoss, GatewayLost])?;
     belongs("loss", event.loss.is_some(), &[Network])?;
     belongs("notice_s", event.notice_s.is_some(), &[SpotLoss])?;
-    belongs("gateway", event.gateway.is_some(), &[Partition, GatewayLost])?;
+    belongs("gateway", event.gateway.is_some(), &[Partition, GatewayLost, CountersLost])?;
     belongs("noticed_after_s", event.noticed_after_s.is_some(), &[GatewayLost])?;
     belongs("factor", event.factor.is_some(), &[SlowDown])?;
     belongs("delay_ms", event.delay_ms.is_some(), &[Network])?;
@@ -143,15 +145,21 @@ fn incident(index: usize, event: &EventFile, replicas: usize, gateways: u32) -> 
             };
             What::Partition { whom: whom()?, gateway, lasts }
         }
-        GatewayLost => {
+        GatewayLost | CountersLost => {
             let gateway = match event.gateway {
                 Some(WhichGatewayFile::Word(_)) => None,
                 Some(WhichGatewayFile::Number(number)) => Some(gateway(&path("gateway"), number, gateways)?),
                 None => {
-                    return Err(fault(format!("events.{index}"), "a gateway-lost needs a gateway")
-                        .help("gateway = 0, or gateway = \"any\""));
+                    return Err(fault(
+                        format!("events.{index}"),
+                        format!("a {} needs a gateway", name(kind)),
+                    )
+                    .help("gateway = 0, or gateway = \"any\""));
                 }
             };
+            if kind == CountersLost {
+                return Ok(Incident { when: when(index, event)?, what: What::CountersLost { gateway } });
+            }
             let noticed =
                 event.noticed_after_s.map(|seconds| span_s(&path("noticed_after_s"), seconds)).transpose()?;
             What::GatewayLost { gateway, noticed: noticed.unwrap_or(GATEWAY_NOTICED), back }
@@ -212,6 +220,19 @@ fn when(index: usize, event: &EventFile) -> Result<When, Fault> {
             .help("at_s = 60.0, or every_s = 600.0")),
         (Some(_), Some(_)) => Err(fault(path("every_s"), "an event happens at_s once, or every_s again")
             .help("leave one of the two out")),
+    }
+}
+
+/// What lies in a store of all gateways is lost by none of them.
+fn refuse_lost_counters_that_are_shared(file: &ScenarioFile) -> Result<(), Fault> {
+    let is_lost = |event: &EventFile| event.kind == EventKindFile::CountersLost;
+    match (file.events.iter().position(is_lost), file.router.view.shared) {
+        (Some(index), Some(true)) => Err(fault(
+            format!("events.{index}.kind"),
+            "counters that gateways share are not lost by one of them",
+        )
+        .help("leave router.view.shared out, or this event")),
+        _ => Ok(()),
     }
 }
 
@@ -308,5 +329,6 @@ fn name(kind: EventKindFile) -> &'static str {
         EventKindFile::SpotLoss => "spot-loss",
         EventKindFile::Partition => "partition",
         EventKindFile::GatewayLost => "gateway-lost",
+        EventKindFile::CountersLost => "counters-lost",
     }
 }
