@@ -4,7 +4,6 @@
 //! (Dean and Barroso, The Tail at Scale, 2013; gRPC's hedgingPolicy). A copy is a request of its own for engines and policies, with a
 //! number of its own; a copy that fails leaves the other. Does not know clients: they see one answer.
 
-use super::link::{Leg, Message};
 use super::pending::UnderWay;
 use super::requests::Errand;
 use super::saturation::Refusal;
@@ -87,6 +86,9 @@ impl<O: Observer + Send> Fleet<O> {
         let gateway = under_way.gateway as usize;
         let is_first = event.id().is_hedge() == under_way.is_hedge;
         if self.pending.hedge_of(id).is_none() {
+            if let (false, EngineEvent::Ended(engine)) = (is_first, event) {
+                self.tally.waste(engine);
+            }
             return is_first;
         }
         match event {
@@ -142,23 +144,5 @@ impl<O: Observer + Send> Fleet<O> {
         }
         self.tell(gateway, &Feedback::Failed { id: copy, server, at: self.now }, server, true);
         self.leaves(server);
-    }
-
-    /// When a copy that is sent now arrives, on a way that has changed; none if it does not.
-    pub(super) fn arrives_by_changed_link(
-        &mut self,
-        gateway: usize,
-        (id, attempt): (RequestId, u32),
-        server: Server,
-        at: Time,
-    ) -> Option<Time> {
-        let link = &self.links[server];
-        let mut arrived = at + link.sent_again(Message { id, attempt, leg: Leg::There }, self.config.seed);
-        if attempt > 0 {
-            // Word that an earlier try was given up comes first, whatever was lost.
-            arrived = arrived.max(self.lanes[server].last_delivery);
-        }
-        let patience = self.config.health.connect_timeout;
-        link.cut_from(gateway).is_none_or(|cut| cut.until <= self.now + patience).then_some(arrived)
     }
 }

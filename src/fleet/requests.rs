@@ -3,6 +3,7 @@
 //! Knows one try at a time. Does not know what follows when a try fails: [`super::ending`] does.
 
 use super::lane::Look;
+use super::link::{Leg, Message};
 use super::saturation::Refusal;
 use super::{Ends, Fleet, Gateway, Moment};
 use crate::agenda::Kind;
@@ -212,6 +213,24 @@ impl<O: Observer + Send> Fleet<O> {
         self.last_arrival_order = arrived.as_ps().max(self.last_arrival_order + 1);
         request.arrival_order = self.last_arrival_order;
         self.deliver(server, arrived + network.frontend, Input::Add(request));
+    }
+
+    /// When a copy that is sent now arrives, on a way that has changed; none if it does not.
+    fn arrives_by_changed_link(
+        &mut self,
+        gateway: usize,
+        (id, attempt): (RequestId, u32),
+        server: Server,
+        at: Time,
+    ) -> Option<Time> {
+        let link = &self.links[server];
+        let mut arrived = at + link.sent_again(Message { id, attempt, leg: Leg::There }, self.config.seed);
+        if attempt > 0 {
+            // Word that an earlier try was given up comes first, whatever was lost.
+            arrived = arrived.max(self.lanes[server].last_delivery);
+        }
+        let patience = self.config.health.connect_timeout;
+        link.cut_from(gateway).is_none_or(|cut| cut.until <= self.now + patience).then_some(arrived)
     }
 
     /// Nothing passes, and its gateway gives up trying to connect.

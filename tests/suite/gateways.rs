@@ -149,6 +149,8 @@ fn a_second_copy_goes_to_another_and_the_slower_is_cancelled() {
     assert!(worst(&all) <= 501.0, "300 ms, what is left of a step there, and a step: {}", worst(&all));
     assert!(day.hedges >= 25 && all.iter().all(|outcome| outcome.replica == Some(0)), "{day:?}");
     assert_eq!(day.lost + day.timed_out, 0);
+    // Word that it is wanted no more waits for the step under way, and that gives the slow one its first token.
+    assert_eq!(day.output_tokens_wasted, day.hedges);
     let (_, day) = outcomes(&hedged("[router.hedging]\nafter_ms = 300\nbudget = 0.1\n"));
     assert!((4..=6).contains(&day.hedges), "{day:?}");
     // A copy that dies leaves the other.
