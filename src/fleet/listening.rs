@@ -14,7 +14,7 @@ pub(super) struct Listening {
     pub(super) ends: bool,
     /// Some policy hears of first tokens.
     pub(super) first_tokens: bool,
-    /// What is heard may cause something at once: a held request goes out, a client sends again.
+    /// What is heard may cause something at once: a held request goes out, a client sends again, a drained process ends.
     pub(super) reacts: bool,
 }
 
@@ -30,6 +30,10 @@ impl Listening {
 
     /// The same where this befalls the fleet: who drains, ejects or tries again waits for ends.
     pub(super) fn and_to(self, config: &FleetConfig) -> Listening {
+        // A process that has drained ends with what it last said.
+        let drains = |incident: &Incident| {
+            matches!(incident.what, What::Drain { .. } | What::RollingDeploy { .. } | What::SpotLoss { .. })
+        };
         // Drains wait for ends, a delay that changes is that of the moment, and what comes again stops when nobody is under way.
         let is_timed = |incident: &Incident| {
             let by_what = matches!(
@@ -54,7 +58,8 @@ impl Listening {
             || config.health.slow_start > Span::ZERO
             || config.incidents.iter().any(is_timed);
         let hedges = config.hedging.is_some();
-        let reacts = self.reacts || hedges || patience.retries > 0 || config.admission.queue.is_some();
+        let waits = config.admission.queue.is_some() || config.incidents.iter().any(drains);
+        let reacts = self.reacts || hedges || patience.retries > 0 || waits;
         Listening { ends: self.ends || counts, reacts, first_tokens: self.first_tokens || hedges }
     }
 

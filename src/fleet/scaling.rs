@@ -102,7 +102,7 @@ impl<O: Observer + Send> Fleet<O> {
         let lanes = self.lanes.len();
         let in_order = scale.least <= scale.most && scale.initial <= scale.most;
         assert!(scale.most as usize == members.len() && in_order && members.iter().all(|own| *own < lanes));
-        self.listening.ends = true;
+        (self.listening.ends, self.listening.reacts) = (true, true);
         let (up, absent) = members.split_at(scale.initial as usize);
         let (is_up, absent) = (|server: &Server| up.contains(server), absent.to_vec());
         self.scaling = Some(Scaling {

@@ -75,6 +75,10 @@ fn in_words(message: &str) -> Option<String> {
     if let Some(key) = message.strip_prefix("missing field ") {
         return Some(format!("{key} is missing here"));
     }
+    // Of a value that is one of several words.
+    if message == "wanted string or table" {
+        return Some("expected text in quotes".into());
+    }
     let mismatch =
         message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "))?;
     let (got, wanted) = mismatch.rsplit_once(", expected ")?;
@@ -211,6 +215,12 @@ mod tests {
             share: f64,
             name: String,
             list: Vec<bool>,
+            word: Word,
+        }
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        enum Word {
+            One,
         }
         #[derive(serde::Deserialize)]
         #[expect(dead_code, reason = "only what cannot be read is looked at")]
@@ -233,6 +243,7 @@ mod tests {
         assert_eq!(told("list = 3"), "f.toml:2:8: expected a list in [ ], got 3");
         assert_eq!(told("list = [3]"), "f.toml:2:9: expected true or false, got 3");
         assert_eq!(told("name = [1]"), "f.toml:2:8: expected text in quotes, got a list");
+        assert_eq!(told("word = 5"), "f.toml:2:8: expected text in quotes");
         assert_eq!(told(""), "f.toml:1:1: `count` is missing here");
         let error = toml::from_str::<Outer>("table = 3").err().expect("a number is no table");
         let told = ScenarioError::of_toml("f.toml", "table = 3", &error).to_string();

@@ -267,8 +267,10 @@ proptest! {
     /// On bad days too: `explain` asserts that parts sum to the picosecond, and that replicas that live alone die and end requests as
     /// they did.
     #[test]
-    fn parts_sum_on_bad_days((text, day) in (text(), bad_day())) {
-        let (scenario, jobs) = read(&text.replace("[router]\n", &format!("{day}\n")));
+    fn parts_sum_on_bad_days((text, day, scatters) in (text(), bad_day(), any::<bool>())) {
+        let text = text.replace("[router]\n", &format!("{day}\n"));
+        let scattered = text.replace("max_model_len", "step_time_jitter = 0.3\nmax_model_len");
+        let (scenario, jobs) = read(if scatters { &scattered } else { &text });
         let explanation = explain(&scenario, &jobs).unwrap();
         for request in &explanation.requests {
             let again = request.outcome.attempt.number > 0;

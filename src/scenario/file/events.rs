@@ -213,11 +213,7 @@ impl HealthFile {
 
 /// What a gateway lets in before its policy is asked; no limits unless given.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(
-    default,
-    deny_unknown_fields,
-    expecting = "expected a table of limits, such as { most_in_flight = 100 }"
-)]
+#[serde(default, deny_unknown_fields, expecting = "a table of limits, such as { most_in_flight = 100 }")]
 pub struct AdmissionFile {
     /// Token bucket: requests a second; whoever finds it empty is answered 429.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -245,7 +241,7 @@ pub struct AdmissionFile {
 #[serde(
     default,
     deny_unknown_fields,
-    expecting = "expected a table of thresholds, such as { queue_depth = 5, kv_cache_usage = 0.8 }"
+    expecting = "a table of thresholds, such as { queue_depth = 5, kv_cache_usage = 0.8 }"
 )]
 pub struct SaturationFile {
     /// Requests waiting at a replica by which it is saturated.
@@ -291,11 +287,7 @@ pub enum FairnessFile {
 
 /// A gateway's queue: by priority, then in order of arrival.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(
-    default,
-    deny_unknown_fields,
-    expecting = "expected a table, such as { max_requests = 1000, ttl_s = 60.0 }"
-)]
+#[serde(default, deny_unknown_fields, expecting = "a table, such as { max_requests = 1000, ttl_s = 60.0 }")]
 pub struct QueueFile {
     /// Whoever finds so many waiting is answered 429.
     pub max_requests: u32,
@@ -357,7 +349,7 @@ impl RetriesFile {
 
 /// A second copy of a request that has not begun to answer, at another replica; whichever is behind is cancelled.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "expected a table, such as { after_ms = 1000.0, budget = 0.05 }")]
+#[serde(deny_unknown_fields, expecting = "a table, such as { after_ms = 1000.0, budget = 0.05 }")]
 pub struct HedgingFile {
     /// So long after the first, if no first token has come, milliseconds.
     pub after_ms: f64,
@@ -393,7 +385,7 @@ impl ClientsFile {
 #[serde(
     default,
     deny_unknown_fields,
-    expecting = "expected a table of seconds by phase, such as { first_token = 10.0, whole = 120.0 }"
+    expecting = "a table of seconds by phase, such as { first_token = 10.0, whole = 120.0 }"
 )]
 pub struct TimeoutFile {
     /// For its first token.
