@@ -95,24 +95,28 @@ impl InFlight {
         self.seat(&Candidates::all(servers));
     }
 
-    /// These stand in the tree, and nobody else.
+    /// These stand in the tree, and nobody else. Lists that follow each other differ by few, and only those are moved.
     fn seat(&mut self, among: &Candidates) {
-        self.nodes[self.leaves..].fill(NOBODY);
-        for server in among.iter() {
-            self.nodes[self.leaves + server] = Fewest { requests: self.counts[server], replicas: 1 };
-        }
-        for node in (1..self.leaves).rev() {
-            self.nodes[node] = Fewest::of(self.nodes[2 * node], self.nodes[2 * node + 1]);
+        let mut candidates = among.iter().peekable();
+        for server in 0..self.counts.len() {
+            let is_one = candidates.next_if_eq(&server).is_some();
+            if is_one != (self.nodes[self.leaves + server] != NOBODY) {
+                let own = Fewest { requests: self.counts[server], replicas: 1 };
+                self.put(server, if is_one { own } else { NOBODY });
+            }
         }
     }
 
     fn change(&mut self, server: Server, to: impl Fn(u32) -> u32) {
-        let mut node = self.leaves + server;
         self.counts[server] = to(self.counts[server]);
-        if self.nodes[node] == NOBODY {
-            return;
+        if self.nodes[self.leaves + server] != NOBODY {
+            self.put(server, Fewest { requests: self.counts[server], replicas: 1 });
         }
-        self.nodes[node].requests = self.counts[server];
+    }
+
+    fn put(&mut self, server: Server, own: Fewest) {
+        let mut node = self.leaves + server;
+        self.nodes[node] = own;
         while node > 1 {
             node /= 2;
             self.nodes[node] = Fewest::of(self.nodes[2 * node], self.nodes[2 * node + 1]);
