@@ -220,7 +220,8 @@ fn check_that_keys_are_read(loaded: &Loaded, contenders: &[Contender]) -> Result
         let help = format!("leave it out, or add one that does, such as {example}");
         Err(CliError::Input(format!("router.view: no policy here reads {what}\nhelp: {help}")))
     };
-    if of_gauges && policies().all(|policy| policy.default_freshness.is_none()) {
+    let detects = contenders.iter().any(|contender| contender.scenario.admission.saturation.is_some());
+    if of_gauges && !detects && policies().all(|policy| policy.default_freshness.is_none()) {
         return unused("gauges", "least-kv");
     }
     let of_events = view.kv_event_delay_ms.is_some() || view.kv_event_loss.is_some();

@@ -140,7 +140,9 @@ impl<O: Observer + Send> Fleet<O> {
         let network = self.config.network;
         if let Some(arrived) = arrived {
             let at = self.links[server].arrives(self.now, network.router_to_replica, gateway);
-            self.deliver(server, at.max(arrived + network.frontend), Input::Abort(copy));
+            let at = at.max(arrived + network.frontend);
+            self.links[server].calls_back(copy, at);
+            self.deliver(server, at, Input::Abort(copy));
         }
         self.tell(gateway, &Feedback::Failed { id: copy, server, at: self.now }, server, true);
         self.leaves(server);

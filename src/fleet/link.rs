@@ -57,6 +57,8 @@ pub(super) struct Link {
     last_heard: Time,
     /// When first tokens are heard whose answers are not whole: an end does not overtake its first token.
     first_tokens: BTreeMap<(RequestId, u32), Time>,
+    /// When word that tries were given up arrives: a try after that comes behind it, by whichever gateway.
+    called_back: BTreeMap<RequestId, Time>,
 }
 
 impl Link {
@@ -89,6 +91,18 @@ impl Link {
             at = self.cut_from(gateway).map_or(at, |cut| at.max(cut.until));
         }
         at
+    }
+
+    /// Word that a try was given up is on its way there.
+    pub(super) fn calls_back(&mut self, id: RequestId, arrives: Time) {
+        if self.has_changed {
+            self.called_back.insert(id, arrives);
+        }
+    }
+
+    /// When word arrives that a try before was given up, if there was one.
+    pub(super) fn was_called_back(&mut self, id: RequestId) -> Option<Time> {
+        self.called_back.remove(&id)
     }
 
     /// When a message that leaves at `at` is heard by its gateway, if it has one that still waits for it, on a way that has changed.

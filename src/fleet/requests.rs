@@ -223,11 +223,11 @@ impl<O: Observer + Send> Fleet<O> {
         server: Server,
         at: Time,
     ) -> Option<Time> {
-        let link = &self.links[server];
+        let link = &mut self.links[server];
         let mut arrived = at + link.sent_again(Message { id, attempt, leg: Leg::There }, self.config.seed);
-        if attempt > 0 {
-            // Word that an earlier try was given up comes first, whatever was lost.
-            arrived = arrived.max(self.lanes[server].last_delivery);
+        if let Some(word) = link.was_called_back(id) {
+            // Word that a try before was given up comes first, whatever was lost or cut.
+            arrived = arrived.max(word);
         }
         let patience = self.config.health.connect_timeout;
         link.cut_from(gateway).is_none_or(|cut| cut.until <= self.now + patience).then_some(arrived)

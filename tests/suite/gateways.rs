@@ -59,6 +59,22 @@ fn where_nothing_passes_connections_fail_and_answers_come_late() {
     assert_eq!(day.lost as usize, lost.len());
 }
 
+/// Whoever gives up where nothing passes and comes again by another gateway is served by it at once, but for who meets the very replica
+/// that has not heard of it yet.
+#[test]
+fn a_second_try_by_another_gateway_does_not_wait_for_the_first_ones_network() {
+    let parted = "[[events]]\nkind = \"partition\"\nreplica = \"all\"\nat_s = 20.15\nfor_s = 30.0\ngateway = 0\n\
+                  [clients]\nretries = 1\ntimeout_s = { whole = 3.0 }\n\
+                  [router]\nreplicas = 2\nhealth = { interval_s = 1000.0 }\n";
+    // A second each, so some are there when it begins: word that these are given up arrives when it is over.
+    let (all, day) = outcomes(&busy(parted, 4, 4.0, 10));
+    let again: Vec<_> = all.iter().filter(|outcome| outcome.attempt.number > 0).collect();
+    assert!(again.len() >= 50 && day.timed_out_tries >= 50, "{day:?}");
+    let served = again.iter().filter(|outcome| outcome.finish.is_complete());
+    assert!(served.clone().all(|outcome| outcome.e2e().unwrap().as_s() < 5.0), "3 s, and an answer");
+    assert!(again.len() - served.count() <= 2, "{day:?}");
+}
+
 /// What gets lost comes 200 ms later, or 600, or 1,400; nothing else changes.
 #[test]
 fn lost_messages_are_sent_again() {
@@ -266,6 +282,7 @@ fn mistakes_are_refused_where_they_stand() {
         (event("kind = \"network\"\nreplica = 0\nloss = 1.0"), "expected a share of 0 to 0.9"),
         (event("kind = \"spot-loss\"\nreplica = 0\nnotice_s = -1.0"), "expected 0 or a number above it"),
         (event("kind = \"drain\"\nreplica = 0\nnotice_s = 1.0"), "says nothing of a drain"),
+        ("[router]\nreplicas = 100000000".into(), "expected 1 to 1000 gateways"),
         ("[router.hedging]\nafter_ms = 0.0".into(), "expected a number above 0"),
         ("[router.hedging]\nbudget = 0.1".into(), "`after_ms` is missing"),
         ("[router.hedging]\nafter_ms = 5.0\nbudget = 2.0".into(), "expected a share, 0 to 1"),

@@ -53,6 +53,9 @@ fn inline_scripts(parameters: &mut toml::Table, folder: &Path) -> Result<(), Fau
     script_tables(parameters, |path, table| inline_script(&format!("{path}.file"), table, folder))
 }
 
+/// Each has a view of every replica.
+const MOST_GATEWAYS: u32 = 1_000;
+
 /// Bytes of a script: more is no script.
 const LONGEST_SCRIPT: u64 = 1_000_000;
 
@@ -107,6 +110,10 @@ pub(super) fn router(
         ));
     }
     at_least_one("router.replicas", router.replicas)?;
+    if router.replicas > MOST_GATEWAYS {
+        let message = format!("expected 1 to {MOST_GATEWAYS} gateways, got {}", router.replicas);
+        return Err(fault("router.replicas", message));
+    }
     let freshness = match (router.view.fresh, router.view.poll_interval_ms) {
         (Some(true), None) => {
             marks.push("routers see fresh gauges, which no product does".into());
