@@ -3,6 +3,7 @@
 //! Knows clients' limits and who tries again. Every request that was sent gives exactly one outcome (law 1),
 //! however many tries there were; what failed tries have produced is counted as waste.
 
+use super::patience::Phase;
 use super::pending::UnderWay;
 use super::{End, Ended, Ends, Fleet, Moment};
 use crate::agenda::Kind;
@@ -50,16 +51,16 @@ impl<O: Observer + Send> Fleet<O> {
         }
         let Some(under_way) = self.pending.get(id) else { return };
         let (sent, client_try) = (under_way.try_sent, under_way.client_tries);
-        for (limit, whole) in [(patience.first_token, false), (patience.whole, true)] {
+        for (limit, phase) in [(patience.first_token, Phase::FirstToken), (patience.whole, Phase::Whole)] {
             let Some(limit) = limit else { continue };
             let at = sent + limit + self.config.network.client_to_router;
-            let moment = Moment::Timeout { request: id, client_try, whole };
+            let moment = Moment::Timeout { request: id, client_try, phase };
             self.agenda.add(at, Kind::Timeout, u64::from(id.0), moment);
         }
     }
 
     /// A client may have given up.
-    pub(super) fn time_out(&mut self, id: RequestId, client_try: u16, whole: bool, ends: &mut Ends<'_>) {
+    pub(super) fn time_out(&mut self, id: RequestId, client_try: u16, phase: Phase, ends: &mut Ends<'_>) {
         let network = self.config.network;
         let Some(under_way) = self.pending.get(id).filter(|under_way| under_way.client_tries == client_try)
         else {
@@ -67,7 +68,7 @@ impl<O: Observer + Send> Fleet<O> {
         };
         let deadline = self.now_at_client();
         let in_time = |token: Time| token + network.client_to_router <= deadline;
-        if !whole && under_way.first_token.is_some_and(in_time) {
+        if phase == Phase::FirstToken && under_way.first_token.is_some_and(in_time) {
             return;
         }
         let gateway = under_way.gateway as usize;
@@ -110,7 +111,7 @@ impl<O: Observer + Send> Fleet<O> {
                 let deadline = under_way.try_sent + limit?;
                 came.filter(|came| *came > deadline).map(|_| deadline)
             });
-            match missed.min() {
+            match missed.chain(self.pending.when_given_up(id)).min() {
                 Some(deadline) => {
                     self.tally.waste(&engine);
                     self.fail(id, None, Finish::TimedOut, deadline, ends);
@@ -180,7 +181,7 @@ impl<O: Observer + Send> Fleet<O> {
             at + patience.backoff.before(self.config.seed, id, u32::from(under_way.client_tries));
         under_way.set_out = under_way.try_sent;
         let (attempt, sent) = (u32::from(under_way.attempt), under_way.try_sent);
-        self.pending.forget_failures(id);
+        self.pending.begins_anew(id);
         let moment = Moment::Again { request: id, attempt, by_client: true };
         let arrives = (sent + self.config.network.client_to_router).max(self.now);
         self.agenda.add(arrives, Kind::Arrival, u64::from(id.0), moment);

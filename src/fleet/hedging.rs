@@ -141,7 +141,7 @@ impl<O: Observer + Send> Fleet<O> {
         if let Some(arrived) = arrived {
             let at = self.links[server].arrives(self.now, network.router_to_replica, gateway);
             let at = at.max(arrived + network.frontend);
-            self.links[server].calls_back(copy, at);
+            self.links[server].calls_back(copy, self.now, at);
             self.deliver(server, at, Input::Abort(copy));
         }
         self.tell(gateway, &Feedback::Failed { id: copy, server, at: self.now }, server, true);

@@ -37,6 +37,7 @@ pub(super) struct Message {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cut {
     pub(super) gateway: Option<usize>,
+    pub(super) since: Time,
     pub(super) until: Time,
     /// Its place in the list of what happened.
     pub(super) happened: usize,
@@ -51,7 +52,7 @@ pub(super) struct Link {
     delay: Span,
     /// Share of messages that get lost.
     loss: f64,
-    cut: Option<Cut>,
+    cuts: Vec<Cut>,
     /// When the last of what was sent there arrives, and when the last of what was said there is heard.
     last_arrives: Time,
     last_heard: Time,
@@ -72,14 +73,21 @@ impl Link {
         (self.delay, self.loss) = (Span::ZERO, 0.0);
     }
 
-    /// Nothing passes, or something does again.
-    pub(super) fn set_cut(&mut self, cut: Option<Cut>) {
-        (self.has_changed, self.cut) = (true, cut);
+    /// Nothing passes from now on.
+    pub(super) fn cut(&mut self, cut: Cut) {
+        self.has_changed = true;
+        self.cuts.push(cut);
     }
 
-    /// Until when nothing passes between it and this gateway, if it is so.
+    /// What is over by `now` cuts nobody off any more.
+    pub(super) fn rejoin(&mut self, now: Time) {
+        self.cuts.retain(|cut| cut.until > now);
+    }
+
+    /// What cuts it off from this gateway for longest, if anything does.
     pub(super) fn cut_from(&self, gateway: usize) -> Option<Cut> {
-        self.cut.filter(|cut| cut.gateway.is_none_or(|own| own == gateway))
+        let concerns = |cut: &&Cut| cut.gateway.is_none_or(|own| own == gateway);
+        self.cuts.iter().filter(concerns).max_by_key(|cut| cut.until).copied()
     }
 
     /// When what a gateway sends at `now` arrives, if that usually takes so long. Nobody overtakes who has not lost anything.
@@ -94,15 +102,16 @@ impl Link {
     }
 
     /// Word that a try was given up is on its way there.
-    pub(super) fn calls_back(&mut self, id: RequestId, arrives: Time) {
+    pub(super) fn calls_back(&mut self, id: RequestId, now: Time, arrives: Time) {
         if self.has_changed {
+            self.called_back.retain(|_, arrives| *arrives > now);
             self.called_back.insert(id, arrives);
         }
     }
 
-    /// When word arrives that a try before was given up, if there was one.
-    pub(super) fn was_called_back(&mut self, id: RequestId) -> Option<Time> {
-        self.called_back.remove(&id)
+    /// When word arrives that the last try was given up, if there was one.
+    pub(super) fn was_called_back(&self, id: RequestId) -> Option<Time> {
+        self.called_back.get(&id).copied()
     }
 
     /// When a message that leaves at `at` is heard by its gateway, if it has one that still waits for it, on a way that has changed.
@@ -191,13 +200,16 @@ mod tests {
     fn what_is_cut_off_arrives_when_something_passes() {
         let mut link = Link::default();
         let usual = Span::from_ms(2);
-        link.set_cut(Some(Cut { gateway: Some(1), until: at_ms(500), happened: 0 }));
+        link.cut(Cut { gateway: Some(1), since: at_ms(5), until: at_ms(500), happened: 0 });
+        link.cut(Cut { gateway: Some(1), since: at_ms(6), until: at_ms(400), happened: 1 });
         assert_eq!(link.arrives(at_ms(10), usual, 1), at_ms(500));
         assert_eq!(link.arrives(at_ms(11), usual, 0), at_ms(13), "the other gateway is not concerned");
         let end = message(3, Leg::End);
         assert_eq!(link.is_heard(at_ms(20), usual, Some(1), end, Seed(1)), at_ms(500));
         assert_eq!(link.is_heard(at_ms(20), usual, Some(0), end, Seed(1)), at_ms(22));
-        link.set_cut(None);
+        link.rejoin(at_ms(400));
+        assert_eq!(link.cut_from(1).map(|cut| cut.happened), Some(0));
+        link.rejoin(at_ms(500));
         assert_eq!(link.arrives(at_ms(501), usual, 1), at_ms(503));
     }
 }

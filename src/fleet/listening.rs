@@ -14,7 +14,7 @@ pub(super) struct Listening {
     pub(super) ends: bool,
     /// Some policy hears of first tokens.
     pub(super) first_tokens: bool,
-    /// What is heard may cause something at once: a held request goes out, a client sends again, a drained process ends.
+    /// What is heard may cause something at once: a held request goes out, a client sends again, a drained process ends, silence is watched for.
     pub(super) reacts: bool,
 }
 
@@ -49,17 +49,17 @@ impl Listening {
             by_what || matches!(incident.when, When::Every { .. })
         };
         let patience = &config.patience;
-        let gives_up = patience.first_token.is_some() || patience.whole.is_some();
         let limits = config.admission.most_per_replica.is_some() || config.admission.most_in_flight.is_some();
         let counts = limits
-            || gives_up
+            || patience.ends()
             || config.retries.attempts > 0
             || config.health.eject_after > 0
             || config.health.slow_start > Span::ZERO
             || config.incidents.iter().any(is_timed);
         let hedges = config.hedging.is_some();
         let waits = config.admission.queue.is_some() || config.incidents.iter().any(drains);
-        let reacts = self.reacts || hedges || patience.retries > 0 || waits;
+        let reacts =
+            self.reacts || hedges || patience.retries > 0 || patience.between_tokens.is_some() || waits;
         Listening { ends: self.ends || counts, reacts, first_tokens: self.first_tokens || hedges }
     }
 

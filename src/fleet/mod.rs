@@ -26,6 +26,7 @@ mod polls;
 mod requests;
 pub mod saturation;
 pub mod scaling;
+mod silence;
 mod waiting;
 
 pub use config::{End, FleetConfig, Network};
@@ -37,6 +38,7 @@ pub use lane::Delivery;
 use lane::Lane;
 use link::{Leg, Link, Message};
 use listening::Listening;
+use patience::Phase;
 use pending::Pending;
 use scaling::{Scaling, ScalingBook};
 
@@ -55,7 +57,8 @@ enum Moment {
     Scraped { gateway: usize, reports: Vec<(Server, Glimpse)> },
     Commit { request: RequestId, attempt: u32, server: Server },
     Incident(Step),
-    Timeout { request: RequestId, client_try: u16, whole: bool },
+    Timeout { request: RequestId, client_try: u16, phase: Phase },
+    Look { copy: RequestId, attempt: u32 },
     Hedge { request: RequestId, attempt: u32 },
     Again { request: RequestId, attempt: u32, by_client: bool },
     Waited { request: RequestId, attempt: u32 },
@@ -268,7 +271,11 @@ impl<O: Observer + Send> Fleet<O> {
     fn file_events(&mut self, server: Server) -> bool {
         let back = self.config.network.router_to_replica;
         let mut any = false;
-        for event in self.lanes[server].replica.take_events() {
+        let mut events = self.lanes[server].replica.lend_events();
+        for event in events.drain(..) {
+            if let EngineEvent::FirstToken { id, attempt, at } = event {
+                self.watch_tokens(id, attempt, at);
+            }
             let at = match self.links[server].has_changed() {
                 false => event.at() + back,
                 true => {
@@ -290,6 +297,7 @@ impl<O: Observer + Send> Fleet<O> {
                 }
             }
         }
+        self.lanes[server].replica.return_events(events);
         any
     }
 
@@ -325,7 +333,8 @@ impl<O: Observer + Send> Fleet<O> {
                     self.ask_again(gateway, ends);
                 }
             }
-            Moment::Timeout { request, client_try, whole } => self.time_out(request, client_try, whole, ends),
+            Moment::Timeout { request, client_try, phase } => self.time_out(request, client_try, phase, ends),
+            Moment::Look { copy, attempt } => self.look_for_silence(copy, attempt),
             Moment::Hedge { request, attempt } => self.hedge(request, attempt),
             Moment::Again { request, attempt, by_client } => self.again(request, attempt, by_client, ends),
             Moment::Waited { request, attempt } => self.waited(request, attempt, ends),

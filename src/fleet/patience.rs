@@ -21,6 +21,14 @@ pub struct Backoff {
     pub jitter: f64,
 }
 
+/// Which of its limits a client has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    FirstToken,
+    BetweenTokens,
+    Whole,
+}
+
 impl Default for Backoff {
     fn default() -> Self {
         Backoff { first: Span::ZERO, factor: 2.0, longest: Span::from_s(30), jitter: 0.0 }
@@ -46,6 +54,8 @@ impl Backoff {
 pub struct Patience {
     /// From a try's send to its first token.
     pub first_token: Option<Span>,
+    /// From one token of a try to the next.
+    pub between_tokens: Option<Span>,
     /// From a try's send to its last.
     pub whole: Option<Span>,
     /// Tries after the first.
@@ -64,6 +74,13 @@ pub struct Retries {
     pub attempts: u32,
     /// Pauses before them.
     pub backoff: Backoff,
+}
+
+impl Patience {
+    /// Whether a client may give up.
+    pub fn ends(&self) -> bool {
+        self.first_token.is_some() || self.between_tokens.is_some() || self.whole.is_some()
+    }
 }
 
 #[cfg(test)]

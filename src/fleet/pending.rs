@@ -57,6 +57,8 @@ pub(super) struct Pending {
     originals: BTreeMap<RequestId, (Arrival, Request)>,
     /// Second copies that are out beside the first.
     hedges: BTreeMap<RequestId, Hedge>,
+    /// When clients give up that have heard no token for too long, which their gateways do not know yet.
+    give_up: BTreeMap<RequestId, Time>,
     /// Where tries of the gateway's own have failed since the client's last.
     failed_at: BTreeMap<RequestId, Vec<Server>>,
 }
@@ -138,8 +140,19 @@ impl Pending {
     }
 
     /// A new try of its client begins from nothing.
-    pub(super) fn forget_failures(&mut self, id: RequestId) {
+    pub(super) fn begins_anew(&mut self, id: RequestId) {
         self.failed_at.remove(&id);
+        self.give_up.remove(&id);
+    }
+
+    /// A client has heard nothing for too long by then.
+    pub(super) fn gives_up(&mut self, id: RequestId, at: Time) {
+        self.give_up.insert(id, at);
+    }
+
+    /// When a client gives up that has heard nothing for too long, if it is so.
+    pub(super) fn when_given_up(&self, id: RequestId) -> Option<Time> {
+        self.give_up.get(&id).copied()
     }
 
     /// It is not to be sent on any more.
@@ -256,6 +269,7 @@ impl Pending {
         let under_way = self.window.get_mut(place as usize)?.take()?;
         self.originals.remove(&id);
         self.failed_at.remove(&id);
+        self.give_up.remove(&id);
         self.hedges.remove(&id);
         // The window begins with one that is under way, so whether it is empty says whether anybody is.
         while self.window.pop_front_if(|oldest| oldest.is_none()).is_some() {

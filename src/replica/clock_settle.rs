@@ -4,6 +4,7 @@ use super::scheduler::Scheduler;
 use super::sequence::Slot;
 use super::step::{Scheduled, Step};
 use crate::request::RequestId;
+use crate::time::Time;
 
 impl Scheduler {
     /// A request that ended or lost its place is off the clock's books. `tick` is the next to be composed.
@@ -27,6 +28,17 @@ impl Scheduler {
         if sequence.sampled != sampled {
             sequence.output -= late;
         }
+    }
+
+    /// When the last token of a request came out, if it is here and one has. `processed` is the tick whose output was processed
+    /// last.
+    pub(super) fn last_token_at(&self, id: RequestId, processed: i64) -> Option<Time> {
+        let sequence = self.sequence(*self.slots.get(&id)?);
+        sequence.first_token?;
+        // Who has joined the clock only now has no token from it yet.
+        let has_ticked = |offset: i64| offset + processed > i64::from(sequence.sampled);
+        let by_clock = sequence.on_clock.is_some_and(has_ticked);
+        Some(if by_clock { self.clock.last_token_at() } else { sequence.last_token })
     }
 
     pub(super) fn forget_off_clock(&mut self, slot: Slot) {

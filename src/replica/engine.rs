@@ -408,6 +408,12 @@ impl Engine {
         self.spare.push(done.step);
     }
 
+    /// When the last token of a request came out, if it is here and one has.
+    pub(super) fn last_token_at(&self, id: RequestId) -> Option<Time> {
+        let next = self.in_flight.front().map_or(self.steps, |step| step.index);
+        self.scheduler.last_token_at(id, next as i64 - 1)
+    }
+
     pub(super) fn read_gauges(&mut self) {
         let totals = self.scheduler.totals();
         self.signals = Signals {

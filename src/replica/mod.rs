@@ -222,6 +222,11 @@ impl Replica {
         refused.chain([own]).chain(before).chain(self.life.next_order()).min()
     }
 
+    /// When the last token of a request came out of the engine, if it is here and one has, as far as it has lived.
+    pub fn last_token_at(&self, id: RequestId) -> Option<Time> {
+        self.engine.last_token_at(id)
+    }
+
     /// What the engine was started with.
     pub fn config(&self) -> &EngineConfig {
         self.scheduler().config()

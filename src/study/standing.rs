@@ -44,7 +44,10 @@ pub(super) fn stand(
     let mut remarks = Vec::new();
     match load {
         None => remarks.push("too few requests to measure the fleet's saturation".to_string()),
-        Some(load) if load < 0.3 => remarks.push("too idle for routing to matter".to_string()),
+        // On bad days what is left of a fleet may be busy.
+        Some(load) if load < 0.3 && !scenario.has_bad_days() => {
+            remarks.push("too idle for routing to matter".to_string())
+        }
         Some(load) if load > 1.0 => remarks.push(
             "overloaded: more is offered than the fleet can bear, so latencies grow as long as requests come"
                 .to_string(),

@@ -259,37 +259,6 @@ fn a_crash_does_not_stop_a_rolling_deploy() {
     assert!((11.1..=11.6).contains(&second.at_s), "{second:?}");
 }
 
-/// A client that gives up takes its request back, and the engine's blocks with it; a retry is the same request.
-#[test]
-fn clients_give_up_and_try_again() {
-    // 40 requests of 10 steps each, one running at a time: each waits for those before it.
-    let queue = |clients: &str| {
-        paced(clients, 1)
-            .replace("requests = 60", "requests = 40")
-            .replace("rate_per_s = 1.0", "rate_per_s = 2.0")
-            .replace("tokens = 2", "tokens = 10")
-            .replace("async_scheduling", "max_num_seqs = 1\nasync_scheduling")
-    };
-    let (gave_up, day) = outcomes(&queue("[clients]\ntimeout_s = { first_token = 1.05 }\n"));
-    let timed_out: Vec<_> = gave_up.iter().filter(|outcome| outcome.finish == Finish::TimedOut).collect();
-    assert_eq!(day.timed_out as usize, timed_out.len());
-    // One second a request, two a second: half of them can be served.
-    assert!((15..=22).contains(&timed_out.len()), "{}", timed_out.len());
-    assert!(
-        timed_out.iter().all(|outcome| ((outcome.done_received - outcome.sent).as_s() - 1.05).abs() < 1e-9)
-    );
-    let whole = gave_up.iter().filter(|outcome| outcome.finish.is_complete());
-    assert!(whole.clone().all(|outcome| outcome.ttft().unwrap().as_s() <= 1.05));
-    let again =
-        "[clients]\ntimeout_s = { first_token = 1.05 }\nretries = 2\nbackoff = { first_ms = 100.0 }\n";
-    let (tried, day) = outcomes(&queue(again));
-    assert_eq!(tried.len(), 40);
-    assert!(day.tries > 60 && day.timed_out < timed_out.len() as u64, "{day:?}");
-    let budget = format!("{again}retry_budget = 0.1\n");
-    let (_, day) = outcomes(&queue(&budget));
-    assert!(day.tries <= 44, "{day:?}");
-}
-
 /// Nobody is left: 503, and clients that try again are served when somebody is.
 #[test]
 fn where_nobody_is_left_gateways_say_so() {

@@ -57,6 +57,15 @@ fn where_nothing_passes_connections_fail_and_answers_come_late() {
     let lost: Vec<_> = all.iter().filter(|outcome| outcome.finish == Finish::Lost).collect();
     assert!(!lost.is_empty() && lost.iter().all(|outcome| outcome.attempt.request.0 % 2 == 0), "{lost:?}");
     assert_eq!(day.lost as usize, lost.len());
+    // Both cannot, one after the other, at times that overlap.
+    let later = "gateway = 0\n[[events]]\nkind = \"partition\"\nreplica = 1\nat_s = 15.15\nfor_s = 10.0\ngateway = 1\n\
+                 [router]\nreplicas = 2\nhealth = { interval_s = 1000.0, connect_timeout_s = 1.5 }\n";
+    let (all, _) = outcomes(&parted(later));
+    let lost = all.iter().filter(|outcome| outcome.finish == Finish::Lost);
+    let lost: Vec<(u32, f64)> = lost.map(|one| (one.attempt.request.0 % 2, one.sent.as_s())).collect();
+    let meant = [10.1..18.7, 15.1..23.7];
+    assert!(lost.iter().all(|(gateway, sent)| meant[*gateway as usize].contains(sent)), "{lost:?}");
+    assert!([0, 1].iter().all(|gateway| lost.iter().any(|one| one.0 == *gateway)), "{lost:?}");
 }
 
 /// Whoever gives up where nothing passes and comes again by another gateway is served by it at once, but for who meets the very replica
@@ -274,6 +283,21 @@ fn mistakes_are_refused_where_they_stand() {
             event("kind = \"partition\"\nreplica = 0\nfor_s = 1.0\ngateway = \"any\""),
             "of one gateway, or of all",
         ),
+        (
+            event(
+                "kind = \"gateway-lost\"\ngateway = 0\nrestart_s = \"never\"\n[[events]]\nkind = \"counters-lost\"\nat_s = 9.0\ngateway = 0",
+            ),
+            "gateway 0 is gone for ever since",
+        ),
+        (event("kind = \"network\"\nreplica = 0\nloss = 0.0"), "changes nothing"),
+        (
+            event(
+                "kind = \"partition\"\nreplica = 0\nfor_s = 99.0\ngateway = 0\n[[events]]\nkind = \"partition\"\nat_s = 9.0\nfor_s = 1.0\nreplica = 0",
+            ),
+            "lasts until",
+        ),
+        ("[clients]\ntimeout_s = { first_token = 1e12 }".into(), "expected at most 8640000 s"),
+        ("[router.hedging]\nafter_ms = 1e12".into(), "expected at most 8640000000 ms"),
         (event("kind = \"gateway-lost\""), "needs a gateway"),
         (event("kind = \"counters-lost\""), "a counters-lost needs a gateway"),
         (event("kind = \"counters-lost\"\ngateway = 0\n[router.view]\nshared = true"), "are not lost by one"),

@@ -44,6 +44,7 @@ struct Seen {
     free_list: Vec<u32>,
     running: Vec<u32>,
     waiting: Vec<u32>,
+    last_tokens: Vec<Option<Time>>,
     steps: u64,
     clock: Time,
 }
@@ -59,6 +60,11 @@ fn see(replica: &mut Replica) -> Seen {
         free_list: scheduler.free_list(),
         running: scheduler.running().map(|id| id.0).collect(),
         waiting: scheduler.waiting().map(|id| id.0).collect(),
+        last_tokens: scheduler
+            .running()
+            .chain(scheduler.waiting())
+            .map(|id| replica.last_token_at(id))
+            .collect(),
         steps: replica.steps(),
         clock: replica.clock(),
     }

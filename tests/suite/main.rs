@@ -6,6 +6,7 @@ mod backtest;
 mod bad_days;
 mod calibration;
 mod cli;
+mod clients;
 mod coverage;
 mod decisions;
 mod explanations;

@@ -90,9 +90,11 @@ fn backoff() -> impl Strategy<Value = Backoff> {
 
 fn patience() -> impl Strategy<Value = Patience> {
     let limit = || prop::option::of((1u64..2_000).prop_map(Span::from_ms));
-    (limit(), limit(), 0u32..4, backoff(), prop::option::of(0.0f64..1.0)).prop_map(
-        |(first_token, whole, retries, backoff, budget)| Patience {
+    let gap = prop::option::of((1u64..300).prop_map(Span::from_ms));
+    (limit(), gap, limit(), 0u32..4, backoff(), prop::option::of(0.0f64..1.0)).prop_map(
+        |(first_token, between_tokens, whole, retries, backoff, budget)| Patience {
             first_token,
+            between_tokens,
             whole,
             retries,
             backoff,
@@ -310,7 +312,7 @@ fn holds(storm: &Storm, policy: &str, jobs: &[Job]) -> Result<(), TestCaseError>
         prop_assert!(outcome.attempt.number < most_tries, "{}: {:?}", policy, outcome);
         match outcome.finish {
             Finish::Unfinished => prop_assert!(setting.config.end != End::Drain, "{}: {:?}", policy, outcome),
-            Finish::TimedOut => prop_assert!(first_token.is_some() || whole.is_some()),
+            Finish::TimedOut => prop_assert!(setting.config.patience.ends()),
             Finish::Stop | Finish::Length => {
                 let limit = facts(40).engine.max_model_len;
                 let due = job.request.output_tokens.min(limit - job.request.prompt_tokens);
@@ -410,7 +412,13 @@ fn where_nothing_happens_nothing_changes() {
                 when: When::At(Time::ZERO + Span::from_s(7_200)),
                 what: What::RollingDeploy { at_once: 1, surge: 0, grace: Span::ZERO, back: Back::Started },
             }]),
-            patience: Patience { first_token: never, whole: never, retries: 3, ..Patience::default() },
+            patience: Patience {
+                first_token: never,
+                between_tokens: never,
+                whole: never,
+                retries: 3,
+                ..Patience::default()
+            },
             retries: Retries { attempts: 2, ..Retries::default() },
             health: Health { eject_after: 3, ..Health::default() },
             ..setting.config.clone()

@@ -35,7 +35,7 @@ pub(in crate::fleet) struct Process {
     /// Tells what was filed for one stage from what is so now.
     epoch: u32,
     /// The same of troubles that pass, by kind.
-    trouble_epochs: [u32; 4],
+    trouble_epochs: [u32; 3],
     /// Reads of its gauges fail.
     pub(in crate::fleet) is_blind: bool,
     /// Tries that were sent here and have not ended, by the fleet's own count.
@@ -60,7 +60,7 @@ impl Process {
         Process {
             stage: Stage::Up,
             epoch: 0,
-            trouble_epochs: [0; 4],
+            trouble_epochs: [0; 3],
             is_blind: false,
             outstanding: 0,
             all_know_at: Time::ZERO,
@@ -90,7 +90,6 @@ pub(in crate::fleet) enum Trouble {
     Pace,
     Network,
     Metrics,
-    Partition,
 }
 
 /// Moments of incidents.
@@ -108,6 +107,8 @@ pub(in crate::fleet) enum Step {
     AllSee { server: Server, epoch: u32 },
     /// A trouble has passed.
     Recover { server: Server, trouble: Trouble, epoch: u32 },
+    /// A partition is over.
+    Rejoin { server: Server },
     /// Checks have told a gateway.
     Notice { gateway: usize, server: Server, epoch: u32 },
     /// Its watch has told a gateway of a drain.
@@ -211,11 +212,11 @@ impl<O: Observer + Send> Fleet<O> {
                     match trouble {
                         Trouble::Pace => self.order(server, Control::Pace { per_mille: 1_000 }),
                         Trouble::Network => self.links[server].mends(),
-                        Trouble::Partition => self.set_cut(server, None),
                         Trouble::Metrics => self.processes[server].is_blind = false,
                     }
                 }
             }
+            Step::Rejoin { server } => self.rejoin(server),
             Step::Notice { gateway, server, epoch } => {
                 let process = &self.processes[server];
                 if process.epoch == epoch {
@@ -300,14 +301,8 @@ impl<O: Observer + Send> Fleet<O> {
         self.stop(server);
     }
 
-    /// Notes a trouble, and when it will be over; returns its place in the list of what happened.
-    pub(super) fn passes(
-        &mut self,
-        server: Server,
-        what: What,
-        trouble: Trouble,
-        lasts: Option<Span>,
-    ) -> usize {
+    /// Notes a trouble, and when it will be over.
+    fn passes(&mut self, server: Server, what: What, trouble: Trouble, lasts: Option<Span>) {
         let happened = self.note(Some(server), what);
         let epoch = &mut self.processes[server].trouble_epochs[trouble as usize];
         *epoch += 1;
@@ -316,7 +311,6 @@ impl<O: Observer + Send> Fleet<O> {
             self.incidents.happened[happened].over = Some(self.now + lasts);
             self.file(self.now + lasts, Step::Recover { server, trouble, epoch });
         }
-        happened
     }
 
     pub(super) fn meant(&mut self, index: usize, whom: Whom) -> Range<Server> {

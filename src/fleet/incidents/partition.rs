@@ -3,10 +3,9 @@
 //! Knows when it begins and ends, and what checks make of it. What is under way then is the link's (`fleet/link.rs`).
 
 use super::course::Step;
-use super::course::Trouble;
 use super::{What, Whom};
 use crate::fleet::Fleet;
-use crate::fleet::link::Cut;
+use crate::fleet::link::{Cut, Link};
 use crate::observe::Observer;
 use crate::router::Server;
 
@@ -15,19 +14,28 @@ impl<O: Observer + Send> Fleet<O> {
     pub(super) fn part(&mut self, index: usize, what: What, whom: Whom) {
         let What::Partition { gateway, lasts, .. } = what else { return };
         for server in self.meant(index, whom) {
-            let happened = self.passes(server, what, Trouble::Partition, Some(lasts));
-            self.set_cut(server, Some(Cut { gateway, until: self.now + lasts, happened }));
+            let (happened, until) = (self.note(Some(server), what), self.now + lasts);
+            self.incidents.happened[happened].over = Some(until);
+            self.file(until, Step::Rejoin { server });
+            let cut = Cut { gateway, since: self.now, until, happened };
+            self.changes_passage(server, |link| link.cut(cut));
         }
     }
 
+    /// A partition is over.
+    pub(super) fn rejoin(&mut self, server: Server) {
+        let now = self.now;
+        self.changes_passage(server, |link| link.rejoin(now));
+    }
+
     /// Something passes from now on, or nothing does; checks find out.
-    pub(super) fn set_cut(&mut self, server: Server, cut: Option<Cut>) {
+    fn changes_passage(&mut self, server: Server, change: impl FnOnce(&mut Link)) {
         let concerned = |fleet: &Self| -> Vec<bool> {
             let gateways = 0..fleet.gateways.len();
             gateways.map(|gateway| fleet.links[server].cut_from(gateway).is_some()).collect()
         };
         let before = concerned(self);
-        self.links[server].set_cut(cut);
+        change(&mut self.links[server]);
         let epoch = self.processes[server].epoch();
         for (gateway, is_cut) in concerned(self).into_iter().enumerate() {
             if is_cut || before[gateway] {

@@ -391,6 +391,9 @@ pub struct TimeoutFile {
     /// For its first token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_token: Option<f64>,
+    /// For the next after that, each time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub between_tokens: Option<f64>,
     /// For its last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub whole: Option<f64>,

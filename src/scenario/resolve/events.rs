@@ -39,6 +39,7 @@ pub(super) fn incidents(file: &ScenarioFile, kinds: &[ReplicaKind]) -> Result<Ar
     let incidents =
         events.map(|(index, event)| incident(index, event, replicas, gateways)).collect::<Result<_, _>>()?;
     refuse_contradictions(file)?;
+    refuse_losses_of_gateways_that_are_gone(file)?;
     refuse_lost_counters_that_are_shared(file)?;
     refuse_surges_without_machines(file)?;
     Ok(incidents)
@@ -116,6 +117,13 @@ fn incident(index: usize, event: &EventFile, replicas: usize, gateways: u32) -> 
                 return Err(fault(path("delay_ms"), message));
             }
             let delay = span_ms(&path("delay_ms"), ms)?;
+            if loss == 0.0 && delay == Span::ZERO {
+                return Err(fault(
+                    format!("events.{index}"),
+                    "changes nothing: no delay, and nothing is lost",
+                )
+                .help("delay_ms = 50.0, or loss = 0.01"));
+            }
             What::Network { whom: whom()?, delay, loss, lasts: lasts()? }
         }
         MetricsLost => What::MetricsLost { whom: whom()?, lasts: lasts()? },
@@ -223,6 +231,34 @@ fn when(index: usize, event: &EventFile) -> Result<When, Fault> {
     }
 }
 
+/// A gateway that never comes back is not lost, or robbed of its counters, again.
+fn refuse_losses_of_gateways_that_are_gone(file: &ScenarioFile) -> Result<(), Fault> {
+    let of_one = |event: &EventFile| match (event.gateway, event.at_s, event.kind) {
+        (Some(WhichGatewayFile::Number(number)), Some(at_s), EventKindFile::GatewayLost) => {
+            Some((number, at_s))
+        }
+        _ => None,
+    };
+    for (index, event) in file.events.iter().enumerate() {
+        let Some((number, at_s)) = of_one(event) else { continue };
+        if !matches!(event.restart_s, Some(RestartFile::Word(_))) {
+            continue;
+        }
+        for (other_index, other) in file.events.iter().enumerate() {
+            let concerns = other.gateway == Some(WhichGatewayFile::Number(number));
+            let later = other.at_s.filter(|other_at_s| *other_at_s > at_s && concerns);
+            if later.is_some() && other_index != index {
+                return Err(fault(
+                    format!("events.{other_index}.at_s"),
+                    format!("gateway {number} is gone for ever since {at_s} s (event {index})"),
+                )
+                .help("let it restart, or let this happen sooner"));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// What lies in a store of all gateways is lost by none of them.
 fn refuse_lost_counters_that_are_shared(file: &ScenarioFile) -> Result<(), Fault> {
     let is_lost = |event: &EventFile| event.kind == EventKindFile::CountersLost;
@@ -298,7 +334,9 @@ fn refuse_contradictions(file: &ScenarioFile) -> Result<(), Fault> {
                 EventKindFile::Partition,
             ];
             let until = event.for_s.map(|lasts_s| at_s + lasts_s);
-            let both_slow = event.kind == other.kind && passes.contains(&event.kind);
+            // Cut off from two gateways at a time is no contradiction.
+            let elsewhere = event.gateway.zip(other.gateway).is_some_and(|(own, other)| own != other);
+            let both_slow = event.kind == other.kind && passes.contains(&event.kind) && !elsewhere;
             if both_slow
                 && until.is_none_or(|until| other_at_s < until)
                 && (other_at_s > at_s || other_index > index)

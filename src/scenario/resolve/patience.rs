@@ -11,6 +11,7 @@ use crate::scenario::file::{
     AdmissionFile, BackoffFile, ClientsFile, FairnessFile, HealthFile, HedgingFile, QueueFile, RetriesFile,
     SaturationFile, SheddingFile,
 };
+use crate::time::Span;
 
 /// Whoever tries more often tries for ever.
 const MOST_TRIES: u32 = 100;
@@ -165,6 +166,7 @@ pub(super) fn patience(file: &ClientsFile) -> Result<Patience, Fault> {
     };
     let patience = Patience {
         first_token: limit("first_token", file.timeout_s.first_token)?,
+        between_tokens: limit("between_tokens", file.timeout_s.between_tokens)?,
         whole: limit("whole", file.timeout_s.whole)?,
         retries: tries("clients.retries", file.retries)?,
         backoff: backoff("clients.backoff", &file.backoff)?,
@@ -180,11 +182,11 @@ pub(super) fn patience(file: &ClientsFile) -> Result<Patience, Fault> {
     if patience.retries == 0 && file.backoff != BackoffFile::default() {
         return Err(unused("backoff"));
     }
-    if let (Some(first), Some(whole)) = (patience.first_token, patience.whole)
-        && first > whole
-    {
+    let parts = [("first_token", patience.first_token), ("between_tokens", patience.between_tokens)];
+    let too_long = |limit: Option<Span>| limit.zip(patience.whole).is_some_and(|(part, whole)| part > whole);
+    if let Some((key, _)) = parts.into_iter().find(|(_, limit)| too_long(*limit)) {
         return Err(fault(
-            "clients.timeout_s.first_token",
+            format!("clients.timeout_s.{key}"),
             "is longer than the wait for the whole answer, so it never comes to it",
         ));
     }
