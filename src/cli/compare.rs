@@ -7,7 +7,7 @@ use super::{
     CliError, CompareOptions, Pace, RunOptions, check_that_keys_are_read, print, progress, results, say,
 };
 use crate::report::{json, text};
-use crate::router::products::{self, Product};
+use crate::router::products::{self, Offer, Product, Written};
 use crate::router::{COMPARED, POLICIES, policies};
 use crate::scenario::Loaded;
 use crate::scenario::error::nearest_or_all;
@@ -56,7 +56,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     let product = arguments.product.as_deref().map(product_named).transpose()?;
     let (contenders, policies) = match product {
         // Variants are of the scenario's own making: the verdict is on what the product offers.
-        Some(product) => of_product(&loaded, product)?,
+        Some(product) => of_product(&mut loaded, product)?,
         None => contenders(&loaded, &arguments.policies)?,
     };
     check_that_keys_are_read(&loaded, &contenders)?;
@@ -88,7 +88,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
         json::summary(&comparison).map_err(|error| CliError::Write(error.to_string()))?
     } else {
         text::comparison(&comparison)
-            + product.map_or(String::new(), |product| deployed(product, &comparison)).as_str()
+            + product.map_or(String::new(), |product| deployed(product, &comparison, &contenders)).as_str()
     };
     print(&shown)?;
     if !options.quiet {
@@ -111,11 +111,27 @@ fn product_named(name: &str) -> Result<&'static Product, CliError> {
     })
 }
 
-fn of_product(loaded: &Loaded, product: &Product) -> Result<(Vec<Contender>, Vec<String>), CliError> {
+/// What a product offers, in place of what the scenario compares: where it has parameters of its own, as a variant with its own name.
+/// Parameters that the scenario sets for its policy hold for whatever of the product is that policy.
+fn of_product(loaded: &mut Loaded, product: &Product) -> Result<(Vec<Contender>, Vec<String>), CliError> {
     loaded.resolve().map_err(CliError::input)?;
-    let policies: Vec<String> = product.policies().map(str::to_string).collect();
-    let contenders = policies.iter().map(|policy| with_policy(loaded, policy));
-    Ok((contenders.collect::<Result<_, CliError>>()?, policies))
+    let router = &loaded.file.router;
+    let (plain, own): (Vec<&Offer>, Vec<&Offer>) =
+        product.offers.iter().partition(|offer| offer.parameters.is_empty());
+    let as_variant = |offer: &&Offer| {
+        let set = if router.policy == offer.policy { router.parameters.clone() } else { toml::Table::new() };
+        let mut keys = toml::Table::new();
+        keys.insert("policy".into(), offer.policy.into());
+        keys.insert("parameters".into(), offer.parameters(&set).into());
+        toml::Table::from_iter([
+            ("name".to_string(), toml::Value::from(offer.name)),
+            ("router".to_string(), toml::Value::Table(keys)),
+        ])
+    };
+    let variants = own.iter().map(as_variant).collect();
+    loaded.file.policies = plain.iter().map(|offer| offer.policy.to_string()).collect();
+    loaded.file.variants = variants;
+    contenders(loaded, &[])
 }
 
 fn with_policy(loaded: &Loaded, policy: &str) -> Result<Contender, CliError> {
@@ -124,7 +140,7 @@ fn with_policy(loaded: &Loaded, policy: &str) -> Result<Contender, CliError> {
 }
 
 /// The winner in the product's own words, and who cannot be told from it.
-fn deployed(product: &Product, comparison: &Comparison) -> String {
+fn deployed(product: &Product, comparison: &Comparison, contenders: &[Contender]) -> String {
     let best = &comparison.ranking[0];
     let equals = comparison.ranking[1..].iter().filter(|ranked| ranked.group == best.group);
     let equals: Vec<&str> = equals.map(|ranked| ranked.name.as_str()).collect();
@@ -133,15 +149,18 @@ fn deployed(product: &Product, comparison: &Comparison) -> String {
         true => String::new(),
         false => format!(" (cannot be told from it: {})", equals.join(", ")),
     };
-    let written = product.configuration(&best.policy).unwrap_or_default();
-    let own = match best.parameters.is_empty() {
+    let winner = contenders.iter().find(|contender| contender.name == best.name);
+    let parameters = winner.map(|winner| &winner.scenario.router.parameters);
+    let written = parameters.and_then(|parameters| product.configuration(&best.name, parameters));
+    let Some(Written { text, unsaid }) = written else { return String::new() };
+    let by_hand: Vec<String> = unsaid.iter().map(|(key, value)| format!("# {key} = {value}\n")).collect();
+    let by_hand = match by_hand.is_empty() {
         true => String::new(),
-        false => format!(
-            "# this run had parameters of its own; set them as {} has them:\n# {}\n",
-            product.name, best.parameters
-        ),
+        false => {
+            format!("# set by hand, as {} has it; the best had:\n{}", product.name, by_hand.concat())
+        }
     };
-    format!("\nBest that {} offers here: {}{equals}\n\n{own}{written}", product.name, best.name)
+    format!("\nBest that {} offers here: {}{equals}\n\n{by_hand}{text}", product.name, best.name)
 }
 
 /// What is asked for, as [`contenders`] has it; without any of it the scenario's own policy alone.
@@ -167,7 +186,8 @@ pub(super) fn contenders(
     let policies: Vec<String> = if asked == ["all"] {
         all(&mut POLICIES.iter().map(|policy| policy.name))
     } else if !asked.is_empty() {
-        asked.to_vec()
+        let names = asked.iter().map(|name| name.trim()).filter(|name| !name.is_empty());
+        names.map(str::to_string).collect()
     } else if !loaded.file.policies.is_empty() || !variants.is_empty() {
         loaded.file.policies.clone()
     } else {

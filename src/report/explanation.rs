@@ -87,7 +87,8 @@ pub fn verdict(tail: &Tail) -> String {
         count => format!("The slowest {count}"),
     };
     if excess_ms <= 0.0 {
-        return format!("{requests} take as long as typical ones.\n");
+        let takes = if tail.slowest.requests == 1 { "takes" } else { "take" };
+        return format!("{requests} {takes} as long as typical ones.\n");
     }
     let mut parts: Vec<(f64, Part)> =
         Part::ALL.iter().map(|&part| (tail.excess_of_ms(part) / excess_ms, part)).collect();
@@ -129,6 +130,10 @@ pub fn routing(stories: &[Story]) -> Option<String> {
     let (all, least) = (gains.len(), WORTH * 100.0);
     let median = gains[all / 2] * 100.0;
     Some(match helped {
+        0 if all == 1 => format!(
+            "The slowest would not have ended {least:.0} % sooner on any other replica: it is the load or the request itself, not where it \
+             went."
+        ),
         0 => format!(
             "None of the {all} slowest would have ended {least:.0} % sooner on any other replica: it is the load or the request \
              itself, not where it went."

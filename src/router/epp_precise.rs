@@ -1,7 +1,7 @@
 //! `epp-precise`: the endpoint picker with an index of the engines' KV events: prefix 2, KV usage 1, queue 1.
 //!
 //! A composition of [`epp`]: llm-d's precise prefix sample (`precise-prefix-cache-producer`). What the index says is true to
-//! the block at the moment of the decision: KV events take no time here. What was decided and has not been computed is not in
+//! the block, as late as KV events are (`router.view.kv_event_delay_ms`). What was decided and has not been computed is not in
 //! it, unless `prefix.speculative_ttl_s` is set (llm-d: 2 s).
 
 use super::epp::scorers::ScorerPlugin;
@@ -15,19 +15,21 @@ pub const INFO: PolicyInfo = PolicyInfo {
     reads: "KV events, vllm:num_requests_waiting, vllm:kv_cache_usage_perc",
     upstream: "llm-d precise prefix sample, KServe (prefix 3, queue 2, kv 2, active-request 3)",
     default_freshness: Some(epp::FRESHNESS),
-    build: |parameters, seed, gateway| {
-        let defaults = Parameters {
-            prefix: PrefixProducer::PrecisePrefixCacheProducer { speculative_ttl_s: 0.0 },
-            scorers: vec![
-                ScorerPlugin::PrefixCacheScorer { weight: 2.0, absolute_weight: 0.0 },
-                ScorerPlugin::KvCacheUtilizationScorer { weight: 1.0 },
-                ScorerPlugin::QueueScorer { weight: 1.0 },
-            ],
-            ..Parameters::default()
-        };
-        epp::build(parameters, defaults, seed, gateway)
-    },
+    build: |parameters, seed, gateway| epp::build(parameters, defaults(), seed, gateway),
 };
+
+/// What the picker does unless `[router.parameters]` say otherwise.
+pub(super) fn defaults() -> Parameters {
+    Parameters {
+        prefix: PrefixProducer::PrecisePrefixCacheProducer { speculative_ttl_s: 0.0 },
+        scorers: vec![
+            ScorerPlugin::PrefixCacheScorer { weight: 2.0, absolute_weight: 0.0 },
+            ScorerPlugin::KvCacheUtilizationScorer { weight: 1.0 },
+            ScorerPlugin::QueueScorer { weight: 1.0 },
+        ],
+        ..Parameters::default()
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 
-use super::scripting::Script;
+use super::scripting::{Constants, Script};
 use super::{Candidates, Decision, Feedback, Glance, Picker, PolicyInfo, Router, Server, Sight, Ties, epp};
 use crate::request::Arrival;
 use crate::time::Time;
@@ -23,6 +23,8 @@ pub struct Parameters {
     pub file: String,
     /// Its text, in place of a file.
     pub source: String,
+    /// Values of constants that it has, by name: they may be swept over.
+    pub constants: Constants,
 }
 
 /// The entry of this policy in the list.
@@ -33,14 +35,15 @@ pub const INFO: PolicyInfo = PolicyInfo {
     upstream: "none",
     default_freshness: Some(epp::FRESHNESS),
     build: |parameters, seed, gateway| {
-        let Parameters { file, source } = parameters.clone().try_into()?;
+        let Parameters { file, source, constants } = parameters.clone().try_into()?;
         if source.is_empty() {
             return Err(toml::de::Error::custom(
                 "a script needs its text: router.parameters.file = \"my-policy.rhai\"",
             ));
         }
         let file = if file.is_empty() { "router.parameters.source".to_string() } else { file };
-        let script = Script::compile(&file, &source, seed, gateway).map_err(toml::de::Error::custom)?;
+        let script =
+            Script::compile(&file, &source, &constants, seed, gateway).map_err(toml::de::Error::custom)?;
         if script.has("score", 2) == script.has("choose", 2) {
             return Err(toml::de::Error::custom(format!(
                 "{file}: expected either fn score(request, replica) or fn choose(request, replicas)"
@@ -241,6 +244,36 @@ mod tests {
             let refusal = refused(&format!("source = 'fn score(request, replica) {{ {word}; 1 }}'"));
             assert!(refusal.contains(word.split('(').next().unwrap()), "{refusal}");
         }
+    }
+
+    #[test]
+    fn constants_are_seen_and_may_be_given() {
+        let source =
+            "const WEIGHT = 2.0; fn score(request, replica) { -replica.in_flight - WEIGHT * replica.index }";
+        let of = |constants: &str| {
+            policy("script", &format!("source = '{source}'\nconstants = {{ {constants} }}"))
+        };
+        // 2, 1 + 2, 0 + 4 against 2, 1 + 0, 0 + 0.
+        assert_eq!(Scene::in_flight(&[2, 1, 0]).send(&mut *of(""), &prompt(0, 1, 10)), 0);
+        assert_eq!(Scene::in_flight(&[2, 1, 0]).send(&mut *of("WEIGHT = 0"), &prompt(0, 1, 10)), 2);
+        let refused = |parameters: &str| {
+            let parameters = parameters.parse().unwrap();
+            policies::build("script", &parameters, Seed(0), 0).err().unwrap().to_string()
+        };
+        let unknown = refused(&format!("source = '{source}'\nconstants = {{ WIEGHT = 1 }}"));
+        assert!(unknown.contains("no constant `WIEGHT`; it has WEIGHT"), "{unknown}");
+        let variable = refused("source = 'let a = 1; fn score(request, replica) { 1 }'");
+        assert!(variable.contains("no function sees `let a`"), "{variable}");
+        for (function, expected) in
+            [("ended(id, index)", "ended with 3"), ("Sent(request, index)", "sent with 2")]
+        {
+            let never = refused(&format!("source = 'fn score(r, replica) {{ 1 }} fn {function} {{ }}'"));
+            assert!(never.contains(expected), "{never}");
+        }
+        let field = failure("fn score(request, replica) { replica.queue }");
+        assert!(field.contains("there are index, in_flight, cached_tokens, running"), "{field}");
+        let unknown = failure("fn score(request, replica) { request.predicted_output_tokens.to_float() }");
+        assert!(unknown.contains("workload.prediction"), "{unknown}");
     }
 
     #[test]

@@ -4,16 +4,46 @@
 //! (`this`), seeded chance (`random()`), and nothing else: no files, no clock, no output, so many operations a call and no
 //! more. Errors say file, line and column.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use rand::RngExt;
 use rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, FuncArgs, Position, Scope};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{Glance, Mine, Server};
 use crate::random::{Purpose, Seed};
 use crate::request::Arrival;
 use crate::signals::{Glimpse, Signals};
 use crate::time::Time;
+
+/// Values that a scenario gives to a script's constants, by name.
+pub type Constants = BTreeMap<String, Constant>;
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected a number, a text, or true or false")]
+pub enum Constant {
+    /// True or false.
+    Choice(bool),
+    /// A whole number.
+    Whole(i64),
+    /// A number.
+    Number(f64),
+    /// A text.
+    Text(String),
+}
+
+/// Fields of a request.
+const REQUEST: [&str; 8] =
+    ["id", "now_s", "prompt_tokens", "class", "priority", "session", "max_tokens", "predicted_output_tokens"];
+
+/// Fields of a replica that are not gauges.
+const REPLICA: [&str; 3] = ["index", "in_flight", "cached_tokens"];
+
+/// What the simulation calls, and with how many parameters.
+const CALLED: [(&str, usize); 4] = [("score", 2), ("choose", 2), ("sent", 2), ("ended", 3)];
 
 /// Operations of one call.
 pub const MOST_OPERATIONS: u64 = 1_000_000;
@@ -68,11 +98,18 @@ fn names(source: &str, word: &str) -> bool {
 }
 
 impl Script {
-    /// Compiles a script; `file` is what errors call it.
+    /// Compiles a script; `file` is what errors call it. `constants` replace those that it has of the same names.
     ///
     /// # Errors
-    /// If it is not Rhai, in the form `file:line:column: reason`.
-    pub fn compile(file: &str, source: &str, seed: Seed, gateway: u64) -> Result<Script, String> {
+    /// If it is not Rhai, in the form `file:line:column: reason`; if a constant is none of its own; if a function that would be called
+    /// has other parameters.
+    pub fn compile(
+        file: &str,
+        source: &str,
+        constants: &Constants,
+        seed: Seed,
+        gateway: u64,
+    ) -> Result<Script, String> {
         let mut engine = Engine::new();
         engine.set_max_operations(MOST_OPERATIONS);
         engine.set_max_call_levels(32);
@@ -89,9 +126,15 @@ impl Script {
         engine.register_fn("sleep", |_: f64| no_clock());
         let stream = Arc::new(Mutex::new(seed.stream(Purpose::Routing, gateway)));
         engine.register_fn("random", move || stream.lock().map_or(0.0, |mut stream| stream.random::<f64>()));
-        let program = engine
-            .compile(source)
-            .map_err(|error| at(file, error.position(), &error.err_type().to_string()))?;
+        let compiled = |scope: &Scope| {
+            engine
+                .compile_with_scope(scope, source)
+                .map_err(|error| at(file, error.position(), &error.err_type().to_string()))
+        };
+        // Functions see constants that were there when they were compiled, and no others.
+        let scope = with_constants(file, &compiled(&Scope::new())?, constants)?;
+        let program = compiled(&scope)?;
+        check_functions(file, &program)?;
         Ok(Script {
             file: file.to_string(),
             source: source.to_string(),
@@ -192,7 +235,7 @@ impl Script {
                     if let Some(place) = bare.rfind(" (line ") {
                         bare.truncate(place);
                     }
-                    bare
+                    format!("{bare}{}", hint(other))
                 }
             };
             // Where a fault has no place of its own, its function has one.
@@ -202,6 +245,73 @@ impl Script {
                 _ => at(&self.file, place, &reason),
             }
         })
+    }
+}
+
+/// The constants that a program's functions see: its own literal ones, with values that a scenario gives.
+fn with_constants(file: &str, program: &AST, given: &Constants) -> Result<Scope<'static>, String> {
+    if let Some((name, ..)) = program.iter_literal_variables(false, true).next() {
+        return Err(format!(
+            "{file}: no function sees `let {name}` at the top; write `const {name} = ...`, or keep what changes in `this`"
+        ));
+    }
+    let mut scope = Scope::new();
+    let mut names = Vec::new();
+    for (name, _, own) in program.iter_literal_variables(true, false) {
+        let value = match given.get(name) {
+            None => own,
+            Some(Constant::Whole(number)) if own.is_float() => Dynamic::from_float(*number as f64),
+            Some(Constant::Whole(number)) => Dynamic::from_int(*number),
+            Some(Constant::Number(number)) => Dynamic::from_float(*number),
+            Some(Constant::Choice(choice)) => Dynamic::from_bool(*choice),
+            Some(Constant::Text(text)) => Dynamic::from(text.clone()),
+        };
+        names.push(name.to_string());
+        scope.push_constant_dynamic(name.to_string(), value);
+    }
+    match given.keys().find(|key| !names.contains(key)) {
+        Some(key) if names.is_empty() => {
+            Err(format!("{file} has no constant `{key}`: write `const {key} = 1.0;` at its top"))
+        }
+        Some(key) => Err(format!("{file} has no constant `{key}`; it has {}", names.join(", "))),
+        None => Ok(scope),
+    }
+}
+
+/// A function that is nearly one of those that are called would never be.
+fn check_functions(file: &str, program: &AST) -> Result<(), String> {
+    for function in program.iter_functions() {
+        let known = CALLED.iter().find(|(name, _)| function.name.eq_ignore_ascii_case(name));
+        if let Some((name, parameters)) = known
+            && (function.name != *name || function.params.len() != *parameters)
+            && !program.iter_functions().any(|other| other.name == *name && other.params.len() == *parameters)
+        {
+            let has = function.params.join(", ");
+            return Err(format!(
+                "{file}: fn {}({has}) is never called; expected fn {name} with {parameters} parameters",
+                function.name
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What there is, where a script asks for something that there is not.
+fn hint(error: &EvalAltResult) -> String {
+    let text = error.to_string();
+    let known = |fields: &[&[&str]]| format!("; there are {}", fields.concat().join(", "));
+    match error {
+        _ if text.contains("registered for type 'Replica'") => known(&[&REPLICA, &GAUGES]),
+        _ if text.contains("registered for type 'Request'") => known(&[&REQUEST]),
+        EvalAltResult::ErrorVariableNotFound(..) => {
+            "; functions see their parameters, `this`, and constants with literal values at the top".into()
+        }
+        EvalAltResult::ErrorFunctionNotFound(name, _) if name.contains("()") => {
+            "; `()` is a value that is not known: `session`, `max_tokens` and `predicted_output_tokens` may be (the last is, unless \
+             workload.prediction says otherwise)"
+                .into()
+        }
+        _ => String::new(),
     }
 }
 

@@ -16,21 +16,23 @@ pub const INFO: PolicyInfo = PolicyInfo {
     reads: "own prefix belief, own prompt tokens in flight",
     upstream: "llm-d optimized baseline",
     default_freshness: Some(epp::FRESHNESS),
-    build: |parameters, seed, gateway| {
-        let filter = FilterPlugin::PrefixCacheAffinityFilter {
-            affinity_threshold: 0.80,
-            max_ttft_penalty_ms: 18_000.0,
-            peak_prefill_throughput: 15_928.0,
-            exploration_probability: 0.0,
-        };
-        let defaults = Parameters {
-            filters: vec![filter],
-            scorers: vec![ScorerPlugin::TokenLoadScorer { weight: 1.0 }],
-            ..Parameters::default()
-        };
-        epp::build(parameters, defaults, seed, gateway)
-    },
+    build: |parameters, seed, gateway| epp::build(parameters, defaults(), seed, gateway),
 };
+
+/// What the picker does unless `[router.parameters]` say otherwise.
+pub(super) fn defaults() -> Parameters {
+    let filter = FilterPlugin::PrefixCacheAffinityFilter {
+        affinity_threshold: 0.80,
+        max_ttft_penalty_ms: 18_000.0,
+        peak_prefill_throughput: 15_928.0,
+        exploration_probability: 0.0,
+    };
+    Parameters {
+        filters: vec![filter],
+        scorers: vec![ScorerPlugin::TokenLoadScorer { weight: 1.0 }],
+        ..Parameters::default()
+    }
+}
 
 #[cfg(test)]
 mod tests {

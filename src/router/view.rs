@@ -96,9 +96,13 @@ impl View {
         self.freshness
     }
 
-    /// Its own counts of a replica.
+    /// Its own counts of a replica. Where state is fresh each look is a report.
     pub fn mine(&self, server: Server) -> Mine {
-        self.mine[server]
+        let own = self.mine[server];
+        match self.freshness {
+            Freshness::Polled { .. } => own,
+            Freshness::Fresh => Mine { in_flight_at_report: own.in_flight, sent_since_report: 0, ..own },
+        }
     }
 
     /// The last report of a replica's gauges, as it is taken at `now`: one past its limit counts as saturated, which is how

@@ -34,7 +34,7 @@ pub const INFO: PolicyInfo = PolicyInfo {
                 "`weights` must be numbers of at least 0, not all of them 0",
             ));
         }
-        Ok(Box::new(WeightedRoundRobin { weights, credits: Vec::new() }))
+        Ok(Box::new(WeightedRoundRobin { weights, credits: Vec::new(), failure: None }))
     },
 };
 
@@ -43,11 +43,24 @@ pub const INFO: PolicyInfo = PolicyInfo {
 pub struct WeightedRoundRobin {
     weights: Vec<f64>,
     credits: Vec<f64>,
+    failure: Option<String>,
 }
 
 impl Router for WeightedRoundRobin {
     fn sight(&self) -> Sight {
         Sight::default()
+    }
+
+    fn meet(&mut self, servers: usize) {
+        if self.weights.len() > servers {
+            let named = self.weights.len();
+            self.failure =
+                Some(format!("router.parameters.weights names {named} replicas, and there are {servers}"));
+        }
+    }
+
+    fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
     }
 
     fn decide(&mut self, _arrival: &Arrival, glance: &mut dyn Glance) -> Decision {

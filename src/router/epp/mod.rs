@@ -41,7 +41,7 @@ pub enum PrefixProducer {
         #[serde(default)]
         parameters: Approximate,
     },
-    /// `precise-prefix-cache-producer`: KV events of the engines, which take no time here.
+    /// `precise-prefix-cache-producer`: KV events of the engines, as late as the view says.
     PrecisePrefixCacheProducer {
         /// Whether a decision counts as cached until events confirm it: seconds it is believed; 0 is off.
         #[serde(default)]
@@ -116,12 +116,12 @@ pub fn build(
 
 /// The script of a scorer that is one.
 fn compiled(scorer: &ScorerPlugin, seed: Seed, gateway: u64) -> Result<Option<Script>, String> {
-    let ScorerPlugin::ScriptScorer { file, source, .. } = scorer else { return Ok(None) };
+    let ScorerPlugin::ScriptScorer { file, source, constants, .. } = scorer else { return Ok(None) };
     if source.is_empty() {
         return Err("a script-scorer needs its text: file = \"my-scorer.rhai\"".into());
     }
     let file = if file.is_empty() { "a script-scorer" } else { file };
-    let script = Script::compile(file, source, seed, gateway)?;
+    let script = Script::compile(file, source, constants, seed, gateway)?;
     match script.has("score", 2) {
         true => Ok(Some(script)),
         false => Err(format!("{file}: expected fn score(request, replica)")),

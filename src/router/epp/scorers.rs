@@ -8,6 +8,7 @@ use super::Endpoint;
 use crate::request::Arrival;
 use crate::router::Server;
 use crate::router::least_tokens::SCALE_TOKENS;
+use crate::router::scripting::Constants;
 use crate::time::{Span, Time};
 
 /// Waiting requests at which `load-aware-scorer` gives nothing.
@@ -99,6 +100,9 @@ pub enum ScorerPlugin {
         /// Its text, in place of a file.
         #[serde(default)]
         source: String,
+        /// Values of constants that it has, by name.
+        #[serde(default, skip_serializing_if = "Constants::is_empty")]
+        constants: Constants,
     },
 }
 

@@ -1,0 +1,210 @@
+//! Products that operators choose between: what each offers, and how the choice is written in its own configuration.
+//!
+//! Knows flags, YAML and stanzas as the products' documents have them (the catalogue of `docs/policies.md` names versions), and
+//! where a product's own parameters differ from those a policy has here. Does not know which policy is best.
+//!
+//! - `offers`: the list
+//! - `picker_config`: llm-d's configuration, plugin by plugin
+
+use super::epp;
+
+mod offers;
+mod picker_config;
+
+pub use offers::PRODUCTS;
+
+/// A gateway one can install.
+#[derive(Clone, Copy, Debug)]
+pub struct Product {
+    /// As `compare --product` takes it.
+    pub name: &'static str,
+    /// What it offers.
+    pub offers: &'static [Offer],
+    /// How a configuration is written around a choice.
+    pub frame: &'static str,
+}
+
+/// One of a product's policies.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer {
+    /// Its name here.
+    pub policy: &'static str,
+    /// What it is called in a comparison: the product's own name where that has parameters of its own, else the policy's.
+    pub name: &'static str,
+    /// The product's parameters where they are not the policy's defaults, as TOML.
+    pub parameters: &'static str,
+    says: Says,
+    /// How parameters that are set are written behind that: `{}` is the value, `{characters}` tokens counted as characters;
+    /// `key=value` is of that value alone.
+    flags: &'static [(&'static str, &'static str)],
+}
+
+/// How a policy is written.
+#[derive(Clone, Copy, Debug)]
+enum Says {
+    /// In these words; `{parameter=2}` is that parameter's value, 2 unless it is set.
+    Words(&'static str),
+    /// As the plugins of an endpoint picker.
+    Plugins(fn() -> epp::Parameters),
+}
+
+/// A configuration, and parameters that it has no words for.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The product's own file, flags or stanza.
+    pub text: String,
+    /// What must be set by hand.
+    pub unsaid: toml::Table,
+}
+
+/// Characters of a token, as products that see none count them.
+const CHARACTERS_PER_TOKEN: i64 = 4;
+
+impl Offer {
+    const fn of(policy: &'static str, words: &'static str) -> Offer {
+        Offer { policy, name: policy, parameters: "", says: Says::Words(words), flags: &[] }
+    }
+
+    const fn of_plugins(policy: &'static str, parameters: fn() -> epp::Parameters) -> Offer {
+        Offer { policy, name: policy, parameters: "", says: Says::Plugins(parameters), flags: &[] }
+    }
+
+    /// The product calls it so, and has these parameters.
+    const fn with(self, name: &'static str, parameters: &'static str) -> Offer {
+        Offer { name, parameters, ..self }
+    }
+
+    const fn flags(self, flags: &'static [(&'static str, &'static str)]) -> Offer {
+        Offer { flags, ..self }
+    }
+
+    /// The parameters that it has when a scenario sets `own` of them.
+    pub fn parameters(&self, own: &toml::Table) -> toml::Table {
+        let mut all: toml::Table = self.parameters.parse().unwrap_or_default();
+        all.extend(own.clone());
+        all
+    }
+
+    fn written(&self, own: &toml::Table) -> Written {
+        match self.says {
+            Says::Words(words) => self.in_words(words, own),
+            Says::Plugins(defaults) => {
+                let mut all = toml::Table::try_from(defaults()).unwrap_or_default();
+                all.extend(own.clone());
+                picker_config::written(&all.try_into().unwrap_or_else(|_| defaults()))
+            }
+        }
+    }
+
+    fn in_words(&self, words: &str, own: &toml::Table) -> Written {
+        let usual = self.parameters(&toml::Table::new());
+        let mut text = words.to_string();
+        let mut unsaid = toml::Table::new();
+        let mut placed = None;
+        if let Some((before, rest)) = words.rsplit_once('{')
+            && let Some((place, after)) = rest.split_once('}')
+            && let Some((key, default)) = place.split_once('=')
+        {
+            let value = own.get(key).map_or(default.to_string(), shown);
+            text = format!("{before}{value}{after}");
+            placed = Some(key);
+        }
+        for (key, value) in own {
+            let is_usual = usual.get(key) == Some(value);
+            let flag = self.flags.iter().find(|(name, _)| match name.split_once('=') {
+                Some((name, of)) => name == key && of == shown(value),
+                None => name == key,
+            });
+            match flag {
+                _ if is_usual || placed == Some(key.as_str()) => {}
+                Some((_, flag)) => {
+                    let characters = value.as_integer().map_or(0, |tokens| tokens * CHARACTERS_PER_TOKEN);
+                    let flag = flag.replace("{characters}", &characters.to_string());
+                    text += &flag.replace("{}", &shown(value));
+                }
+                None => {
+                    unsaid.insert(key.clone(), value.clone());
+                }
+            }
+        }
+        Written { text, unsaid }
+    }
+}
+
+/// A parameter's value as flags have it.
+fn shown(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => text.clone(),
+        toml::Value::Float(number) => number.to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// The product of this name.
+pub fn find(name: &str) -> Option<&'static Product> {
+    PRODUCTS.iter().find(|product| product.name == name)
+}
+
+impl Product {
+    /// Its configuration for the offer of this name, with the parameters that a scenario sets.
+    pub fn configuration(&self, name: &str, own: &toml::Table) -> Option<Written> {
+        let offer = self.offers.iter().find(|offer| offer.name == name)?;
+        let Written { text, unsaid } = offer.written(own);
+        // Not `format!`: stanzas have braces of their own, and the place is the last pair without anything in it.
+        let place = self.frame.rfind("{}")?;
+        let text = [&self.frame[..place], &text, &self.frame[place + 2..]].concat();
+        Some(Written { text, unsaid })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Seed;
+    use crate::router::policies;
+
+    #[test]
+    fn products_offer_policies_that_there_are() {
+        for product in PRODUCTS {
+            for offer in product.offers {
+                let parameters = offer.parameters(&toml::Table::new());
+                assert_eq!(parameters.is_empty(), offer.parameters.is_empty(), "{}", offer.parameters);
+                let built = policies::build(offer.policy, &parameters, Seed(0), 0);
+                assert!(built.is_ok(), "{}: {}", product.name, offer.name);
+                let Written { text, unsaid } = product.configuration(offer.name, &parameters).unwrap();
+                assert!(unsaid.is_empty() && !text.contains("{}") && text.ends_with('\n'), "{text}");
+                let same = product.offers.iter().filter(|other| other.name == offer.name);
+                assert_eq!(same.count(), 1, "{}: {}", product.name, offer.name);
+            }
+        }
+        assert!(PRODUCTS.is_sorted_by_key(|product| product.name));
+    }
+
+    #[test]
+    fn a_choice_is_written_as_the_product_reads_it() {
+        let of = |product: &str, name: &str, own: &str| {
+            let written = find(product).unwrap().configuration(name, &own.parse().unwrap());
+            written.map(|written| (written.text, written.unsaid.keys().cloned().collect::<Vec<_>>()))
+        };
+        let text = |product: &str, name: &str, own: &str| of(product, name, own).unwrap().0;
+        assert_eq!(
+            text("production-stack", "prefix-trie", "prefix_min_match_tokens = 32"),
+            "vllm-router --routing-logic prefixaware --prefix-min-match-length 128\n"
+        );
+        assert!(text("nginx", "power-of-two", "").contains("random two least_conn;"));
+        assert_eq!(of("nginx", "power-of-two", "choices = 3").unwrap().1, ["choices"]);
+        assert!(text("haproxy", "power-of-two", "choices = 3").contains("balance random(3)"));
+        assert!(text("envoy", "power-of-two", "").contains("choice_count: 2 }"));
+        assert!(text("llm-d", "sticky-until-saturated", "").starts_with("apiVersion:"));
+        assert!(
+            text("sglang", "cache-aware", "cache_threshold = 0.5\nbalance_abs_threshold = 8")
+                .ends_with("--policy cache_aware --cache-threshold 0.5 --balance-abs-threshold 8\n")
+        );
+        assert!(
+            text("sglang", "prefix_hash", "prefix_tokens = 64\nload_factor = 1.5")
+                .ends_with("--policy prefix_hash --prefix-token-count 64 --prefix-hash-load-factor 1.5\n")
+        );
+        assert!(text("dynamo", "dynamo-kv", "use_kv_events = false").contains("kv --no-router-kv-events"));
+        assert_eq!(of("nginx", "dynamo-kv", ""), None);
+    }
+}

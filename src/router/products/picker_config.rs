@@ -1,0 +1,193 @@
+//! An `EndpointPickerConfig` of llm-d: filters, scorers, picker and prefix producer as its YAML.
+//!
+//! Knows the plugins' parameters by the names that llm-d's documents have. What it has no name for is handed back, so that nobody
+//! takes it for set.
+
+use serde::Serialize;
+
+use super::Written;
+use crate::router::epp::pickers::PickerPlugin;
+use crate::router::epp::{Parameters, PrefixProducer};
+
+/// Parameters by their names here and there.
+const NAMES: [(&str, &str); 14] = [
+    ("affinity_threshold", "affinityThreshold"),
+    ("allows_no_label", "allowsNoLabel"),
+    ("block_size_tokens", "blockSizeTokens"),
+    ("exploration_probability", "explorationProbability"),
+    ("idle_threshold", "idleThreshold"),
+    ("kv_cache_util_threshold", "kvCacheUtilThreshold"),
+    ("label", "label"),
+    ("lru_capacity_per_server", "lruCapacityPerServer"),
+    ("max_busy_score", "maxBusyScore"),
+    ("max_concurrency", "maxConcurrency"),
+    ("max_ttft_penalty_ms", "maxTTFTPenaltyMs"),
+    ("peak_prefill_throughput", "peakPrefillThroughput"),
+    ("queue_depth_threshold", "queueDepthThreshold"),
+    ("valid_values", "validValues"),
+];
+
+/// The lists of a configuration while it is written.
+#[derive(Default)]
+struct Lists {
+    plugins: String,
+    profile: String,
+    types: Vec<String>,
+    unsaid: toml::Table,
+}
+
+impl Lists {
+    /// Adds a plugin; returns what it is called: by its type, and with a number from the second of a type on.
+    fn add(&mut self, kind: &str, parameters: &toml::Table) -> String {
+        let before = self.types.iter().filter(|other| *other == kind).count();
+        self.types.push(kind.to_string());
+        self.plugins += &format!("- type: {kind}\n");
+        let name = match before {
+            0 => kind.to_string(),
+            _ => format!("{kind}-{}", before + 1),
+        };
+        if before > 0 {
+            self.plugins += &format!("  name: {name}\n");
+        }
+        let mut said = String::new();
+        for (key, value) in parameters {
+            match NAMES.iter().find(|(here, _)| here == key) {
+                Some((_, there)) => said += &format!("    {there}: {}\n", yaml(value)),
+                None => {
+                    self.unsaid.insert(format!("{kind}.{key}"), value.clone());
+                }
+            }
+        }
+        if !said.is_empty() {
+            self.plugins += &format!("  parameters:\n{said}");
+        }
+        name
+    }
+
+    /// Makes a plugin part of the profile.
+    fn refer(&mut self, name: &str, weight: Option<f64>) {
+        self.profile += &format!("  - pluginRef: {name}\n");
+        if let Some(weight) = weight {
+            self.profile += &format!("    weight: {weight}\n");
+        }
+    }
+}
+
+/// A value as YAML: scalars and lists of them are alike in both, but for whole numbers that are written as such.
+fn yaml(value: &toml::Value) -> String {
+    match value {
+        toml::Value::Float(number) => number.to_string(),
+        toml::Value::Array(values) => {
+            format!("[{}]", values.iter().map(yaml).collect::<Vec<_>>().join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// A plugin's type and those of its parameters that are not its defaults.
+fn taken_apart<P: Serialize + serde::de::DeserializeOwned>(plugin: &P) -> (String, toml::Table) {
+    let mut keys = toml::Table::try_from(plugin).unwrap_or_default();
+    let kind = keys.get("type").and_then(toml::Value::as_str).unwrap_or_default().to_string();
+    let bare = toml::Table::from_iter([("type".to_string(), toml::Value::from(kind.clone()))]);
+    // Where a plugin has no defaults all it says is its own.
+    let usual = bare.try_into::<P>().ok().and_then(|plugin| toml::Table::try_from(&plugin).ok());
+    let usual = usual.unwrap_or_default();
+    keys.retain(|key, value| key != "type" && key != "weight" && usual.get(key) != Some(value));
+    (kind, keys)
+}
+
+/// The configuration that has these parameters.
+pub(super) fn written(parameters: &Parameters) -> Written {
+    let mut lists = Lists::default();
+    match &parameters.prefix {
+        PrefixProducer::ApproxPrefixCacheProducer { parameters } => {
+            let keys = |own| toml::Table::try_from(own).unwrap_or_default();
+            let (mut own, usual) = (keys(parameters), keys(&Default::default()));
+            own.retain(|key, value| usual.get(key) != Some(value));
+            if !own.is_empty() {
+                lists.add("approx-prefix-cache-producer", &own);
+            }
+        }
+        PrefixProducer::PrecisePrefixCacheProducer { speculative_ttl_s } => {
+            lists.add("precise-prefix-cache-producer", &toml::Table::new());
+            if *speculative_ttl_s > 0.0 {
+                lists.plugins += &format!(
+                    "  parameters:\n    speculativeIndexing: true\n    speculativeTTL: {speculative_ttl_s}s\n"
+                );
+            }
+        }
+    }
+    for filter in &parameters.filters {
+        let (kind, keys) = taken_apart(filter);
+        let name = lists.add(&kind, &keys);
+        lists.refer(&name, None);
+    }
+    for scorer in &parameters.scorers {
+        let (kind, mut keys) = taken_apart(scorer);
+        if kind == "script-scorer" {
+            keys.remove("source");
+            lists.unsaid.insert(kind, toml::Value::Table(keys));
+            continue;
+        }
+        let name = lists.add(&kind, &keys);
+        lists.refer(&name, Some(scorer.weight()));
+    }
+    if parameters.picker != PickerPlugin::MaxScorePicker {
+        let kind = toml::Value::try_from(parameters.picker).ok();
+        let kind = kind.as_ref().and_then(toml::Value::as_str).unwrap_or_default();
+        let name = lists.add(kind, &toml::Table::new());
+        lists.refer(&name, None);
+    }
+    let Lists { plugins, profile, unsaid, .. } = lists;
+    let text = format!("plugins:\n{plugins}schedulingProfiles:\n- name: default\n  plugins:\n{profile}");
+    Written { text: text.trim_end().to_string(), unsaid }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(parameters: &str) -> Written {
+        let mut all = toml::Table::try_from(Parameters::default()).unwrap();
+        all.extend(parameters.parse::<toml::Table>().unwrap());
+        written(&all.try_into().unwrap())
+    }
+
+    #[test]
+    fn defaults_are_left_out_and_the_rest_is_written() {
+        let plain = of("");
+        assert!(plain.unsaid.is_empty());
+        assert_eq!(
+            plain.text,
+            "plugins:\n- type: queue-scorer\n- type: kv-cache-utilization-scorer\n- type: prefix-cache-scorer\n\
+             schedulingProfiles:\n- name: default\n  plugins:\n  - pluginRef: queue-scorer\n    weight: 2\n  \
+             - pluginRef: kv-cache-utilization-scorer\n    weight: 2\n  - pluginRef: prefix-cache-scorer\n    weight: 3"
+        );
+        let own = of(
+            "picker = \"random-picker\"\nprefix = { type = \"approx-prefix-cache-producer\", parameters = { block_size_tokens = 16 } }\n\
+             filters = [{ type = \"by-label\", label = \"tier\", valid_values = [\"fast\", \"near\"] }, \
+             { type = \"by-label\", label = \"zone\", valid_values = [\"a\"] }]\n\
+             scorers = [{ type = \"active-request-scorer\", weight = 1.5, idle_threshold = 2 }]",
+        );
+        assert!(own.unsaid.is_empty());
+        for line in [
+            "- type: approx-prefix-cache-producer\n  parameters:\n    blockSizeTokens: 16\n",
+            "- type: by-label\n  parameters:\n    label: \"tier\"\n    validValues: [\"fast\", \"near\"]\n",
+            "- type: by-label\n  name: by-label-2\n",
+            "  - pluginRef: by-label-2\n",
+            "- type: active-request-scorer\n  parameters:\n    idleThreshold: 2\n",
+            "  - pluginRef: active-request-scorer\n    weight: 1.5\n  - pluginRef: random-picker",
+        ] {
+            assert!(own.text.contains(line), "{line}\n{}", own.text);
+        }
+    }
+
+    #[test]
+    fn what_llm_d_has_no_name_for_is_handed_back() {
+        let own = of("scorers = [{ type = \"prefix-cache-scorer\", absolute_weight = 0.5 }, \
+             { type = \"script-scorer\", file = \"a.rhai\", source = \"fn score(a, b) { 1 }\" }]");
+        let keys: Vec<&str> = own.unsaid.keys().map(String::as_str).collect();
+        assert_eq!(keys, ["prefix-cache-scorer.absolute_weight", "script-scorer"]);
+        assert!(!own.text.contains("script"));
+    }
+}
