@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{CliError, RunOptions, check_that_keys_are_read, compare, print, progress, results, say};
+use crate::fleet::incidents::Whom;
 use crate::report::capacity;
 use crate::scenario::{ReplicaKind, Scenario};
 use crate::study::capacity::{Capacity, Latency, Objective, Quantity, capacity as search, objectives_of};
@@ -64,6 +65,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
     let contenders = compare::contenders_or_own(&loaded, &arguments.policies)?;
     check_that_keys_are_read(&loaded, &contenders)?;
     let first = &contenders[0].scenario;
+    if let Quantity::Replicas { fewest, .. } = quantity
+        && first.incidents.iter().any(|incident| match incident.what.whom() {
+            Some(Whom::One(server)) => server >= fewest as usize,
+            _ => false,
+        })
+    {
+        say("note: events of a replica that a size does not have do not happen there");
+    }
     if contenders.iter().any(|contender| contender.scenario.autoscaler.is_some()) {
         return Err(CliError::Input(
             "capacity sizes a fleet that stays as it is, and this one has an autoscaler\nhelp: leave [autoscaler] out, or compare \

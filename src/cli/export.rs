@@ -1,5 +1,6 @@
 //! `tailcast export`: a result in the formats of other tools.
 
+use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,7 +9,8 @@ use super::reopened::{Reopened, reopen};
 use super::results::{cannot, check_not_own, put};
 use super::{CliError, Threads, print, say};
 use crate::explain::replay;
-use crate::fleet::End;
+use crate::fleet::{Delivery, End};
+use crate::replica::{EngineEvent, Input};
 use crate::report::parquet;
 use crate::report::perfetto::{self, Steps};
 use crate::report::prometheus::{self, Meter, Scraped};
@@ -146,13 +148,29 @@ fn to_prometheus(arguments: &PrometheusArguments) -> Result<(), CliError> {
         (None, End::Drain) => last,
     };
     let lives = arguments.threads.run(|| replay(scenario, &again.deliveries, at, Meter::default))?;
-    let scraped = scenario.each_replica().zip(lives).map(|(kind, (replica, meter))| Scraped {
+    let scraped = scenario.each_replica().zip(lives).zip(&again.deliveries);
+    let scraped = scraped.map(|((kind, (mut replica, meter)), given)| Scraped {
         model: kind.placement.model.name.clone(),
         max_model_len: kind.facts.engine.max_model_len,
         signals: replica.signals(),
         meter,
+        prompt_tokens: prompt_tokens(given, replica.take_events()),
     });
     print(&prometheus::page(&scraped.collect::<Vec<Scraped>>(), &again.outcomes, at))
+}
+
+/// Prompt tokens of tries that have given a first token: vLLM counts them then.
+fn prompt_tokens(given: &[Delivery], events: impl Iterator<Item = EngineEvent>) -> u64 {
+    let prompts = given.iter().filter_map(|delivery| match &delivery.input {
+        Input::Add(request) => Some(((request.id, request.attempt), u64::from(request.prompt_tokens))),
+        _ => None,
+    });
+    let prompts: BTreeMap<_, u64> = prompts.collect();
+    let begun = events.filter_map(|event| match event {
+        EngineEvent::FirstToken { id, attempt, .. } => prompts.get(&(id, attempt)),
+        EngineEvent::Ended(_) => None,
+    });
+    begun.sum()
 }
 
 /// The tables that results and sweeps hold.

@@ -73,7 +73,11 @@ pub(super) fn incidents(comparison: &Comparison) -> String {
         text += &format!("- ... and {} more (summary.json)\n", day.incidents.len() - MOST_LINES);
     }
     let told = comparison.ranking.iter().filter_map(|ranked| Some((&ranked.name, ranked.aftermath?)));
-    told.for_each(|(name, aftermath)| text += &around(name, &aftermath));
+    let told: Vec<String> = told.map(|(name, aftermath)| around(name, &aftermath)).collect();
+    if !told.is_empty() {
+        text += "Good is who met every limit of [slo]; where none is set, who got a whole answer:\n";
+    }
+    text.push_str(&told.concat());
     text
 }
 

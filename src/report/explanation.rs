@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::table::{Table, number, percent};
 use crate::explain::{Explained, Explanation, Part, Parts, Story, Tail};
+use crate::metrics::RunSummary;
 use crate::scenario::Scenario;
 
 /// For a terminal: what the tail is made of, then the slowest one by one.
@@ -18,8 +19,13 @@ pub fn text(name: &str, scenario: &Scenario, explanation: &Explanation) -> Strin
     text.push_str(&format!("{name}, first repetition: {whole} requests with a whole answer"));
     text.push_str(&match without {
         0 => "\n".into(),
-        _ => format!("; {without} without, whose latency is infinite and has no parts\n"),
+        _ => format!("; {without} without{}, whose latency is infinite and has no parts\n", why(summary)),
     });
+    if without * 100 > summary.offered {
+        text.push_str(
+            "These are more than one in a hundred, so P99 is theirs; what follows is of the others.\n",
+        );
+    }
     for (what, tail) in [("End-to-end latency", &explanation.e2e), ("Time to first token", &explanation.ttft)]
     {
         if let Some(tail) = tail {
@@ -40,6 +46,20 @@ pub fn text(name: &str, scenario: &Scenario, explanation: &Explanation) -> Strin
         text.push_str(&format!("{}. {}\n", place + 1, tell(story)));
     }
     text
+}
+
+/// What became of those without an answer.
+fn why(summary: &RunSummary) -> String {
+    let day = summary.bad_day.as_ref();
+    let counts = [
+        ("lost", day.map_or(0, |day| day.lost)),
+        ("timed out", day.map_or(0, |day| day.timed_out)),
+        ("refused", summary.rejected),
+        ("unfinished", summary.unfinished),
+    ];
+    let said = counts.into_iter().filter(|(_, count)| *count > 0);
+    let said: Vec<String> = said.map(|(what, count)| format!("{count} {what}")).collect();
+    if said.is_empty() { String::new() } else { format!(" ({})", said.join(", ")) }
 }
 
 pub(super) fn table(tail: &Tail) -> Table {

@@ -89,6 +89,8 @@ pub struct Scraped {
     pub signals: Signals,
     /// What was heard of its steps up to then.
     pub meter: Meter,
+    /// Prompt tokens of all tries that had given a first token by then.
+    pub prompt_tokens: u64,
 }
 
 /// The pages of all replicas in one, told apart by the label `instance`, at `at`.
@@ -122,8 +124,8 @@ pub fn page(replicas: &[Scraped], outcomes: &[Outcome], at: Time) -> String {
     let done_by = move |outcome: &&Outcome| {
         outcome.finish.is_complete() && outcome.engine.as_ref().is_some_and(|engine| engine.done <= at)
     };
-    page.numbered("prompt_tokens_total", "counter", "Prompt tokens processed.", &[], &|server, _| {
-        of(server).filter(first_by).map(|outcome| f64::from(outcome.prompt_tokens)).sum()
+    page.plain("prompt_tokens_total", "counter", "Prompt tokens processed.", |replica| {
+        replica.prompt_tokens as f64
     });
     let reasons = [("finished_reason", "stop", Finish::Stop), ("finished_reason", "length", Finish::Length)];
     page.numbered(

@@ -90,12 +90,15 @@ fn in_words(message: &str) -> Option<String> {
         "a boolean" => "true or false",
         "a sequence" => "a list in [ ]",
         "a map" => "a table",
+        "string only" => "text in quotes",
+        wanted if wanted.starts_with("internally tagged enum") => "a table, such as { type = \"...\" }",
         wanted if wanted.starts_with("struct ") => "a table",
         wanted => wanted,
     };
     let got = match got {
         "sequence" => "a list",
         "map" => "a table",
+        "unit variant" => "something else",
         // A number or a truth value stands in quotation marks behind its type's name.
         got => got.split('`').nth(1).unwrap_or(got),
     };

@@ -1,6 +1,6 @@
 //! `--set a.b=c`: keys of a scenario changed from the command line, before it is read.
 
-use toml_edit::{DocumentMut, Item, Table, Value};
+use toml_edit::{DocumentMut, Item, Table, TomlError, Value};
 
 use super::error::ScenarioError;
 
@@ -15,7 +15,14 @@ pub fn set(file: &str, text: &str, assignment: &str) -> Result<String, ScenarioE
             .help("write --set key=value, such as --set workload.rate_scale=2")
     };
     let (path, value) = assignment.split_once('=').ok_or_else(|| mistake("there is no `=`".into()))?;
-    let value: Value = value.trim().parse().unwrap_or_else(|_| Value::from(value.trim()));
+    let value = value.trim();
+    let value: Value = match value.parse() {
+        Ok(value) => value,
+        Err(error) if value.starts_with(['[', '{', '"', '\'']) => {
+            return Err(mistake(format!("`{value}` is not TOML: {}", TomlError::message(&error))));
+        }
+        Err(_) => Value::from(value),
+    };
     let mut document: DocumentMut = text
         .parse()
         .map_err(|error: toml_edit::TomlError| ScenarioError::of_file(file, error.to_string()))?;
@@ -59,6 +66,23 @@ fn set_in_item(item: &mut Item, parts: &[&str], value: &Value) -> Result<(), Str
             }
             Ok(())
         }
+        Item::Value(Value::Array(tables)) => {
+            let Ok(index) = first.parse::<usize>() else {
+                return Err(format!("`{first}` is asked of a list; write the place, counted from 0"));
+            };
+            let count = tables.len();
+            let place = tables.get_mut(index).ok_or_else(|| format!("there are {count}, counted from 0"))?;
+            if rest.is_empty() {
+                *place = value.clone();
+                return Ok(());
+            }
+            let mut inner = Item::Value(place.clone());
+            set_in_item(&mut inner, rest, value)?;
+            if let Item::Value(inner) = inner {
+                *place = inner;
+            }
+            Ok(())
+        }
         _ => Err(format!("`{first}` is asked of something that holds no keys")),
     }
 }
@@ -68,6 +92,9 @@ fn set_in_table(table: &mut Table, parts: &[&str], value: &Value) -> Result<(), 
     if rest.is_empty() {
         table.insert(first, Item::Value(value.clone()));
         return Ok(());
+    }
+    if rest[0].parse::<usize>().is_ok() && !table.contains_key(first) {
+        return Err(format!("there are no [[{first}]] tables to count"));
     }
     let inner = table.entry(first).or_insert_with(|| Item::Table(Table::new()));
     set_in_item(inner, rest, value)
@@ -107,6 +134,8 @@ mod tests {
         let text = set("s", TEXT, "replicas.1.gpu=h100-sxm").unwrap();
         assert!(text.contains("model = \"b\"\ngpu = \"h100-sxm\""));
         let text = set("s", TEXT, "router.view.poll_interval_ms=50").unwrap();
+        let inline = set("s", "events = [{ at_s = 1.0 }, { at_s = 2.0 }]", "events.1.at_s=5.0").unwrap();
+        assert!(inline.contains("{ at_s = 1.0 }") && inline.contains("at_s = 5.0"), "{inline}");
         let table: toml::Table = text.parse().unwrap();
         assert_eq!(table["router"]["view"]["poll_interval_ms"].as_integer(), Some(50));
     }
@@ -118,6 +147,8 @@ mod tests {
             ("=1", "no key"),
             ("replicas.9.gpu=x", "2 tables"),
             ("seed.a=1", "holds no keys"),
+            ("events.0.at_s=1", "no [[events]] tables"),
+            ("events=[{ kind = ", "is not TOML"),
         ] {
             let message = set("s", TEXT, assignment).unwrap_err().to_string();
             assert!(message.contains(what), "{message}");
