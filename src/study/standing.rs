@@ -72,7 +72,12 @@ pub(super) fn stand(
     }
     if summary.rejected > 0 {
         let (rejected, offered) = (summary.rejected, summary.offered);
-        remarks.push(format!("{rejected} of {offered} requests were refused under the first contender"));
+        let whole = match rejected == offered {
+            true => ": its filters leave nobody, or nobody is there (labels are keys of [[replicas]])",
+            false => "",
+        };
+        remarks
+            .push(format!("{rejected} of {offered} requests were refused under the first contender{whole}"));
     }
     if let Some(most) = most_replicas {
         remarks.push(format!(

@@ -4,7 +4,7 @@
 //! endpoint 0 to 1, the weighted sum decides, and a picker tells equals apart. Counters and the belief in prefixes change
 //! when the decision takes effect (PreRequest), so requests in between see the same scores.
 //!
-//! - [`scorers`]: what makes an endpoint good
+//! - [`scorers`]: what makes an endpoint good; `context_length`: one that reads labels
 //! - [`filters`]: who is not asked
 //! - [`pickers`]: who is taken
 
@@ -20,13 +20,14 @@ use crate::random::Seed;
 use crate::request::Arrival;
 use crate::time::{Span, Time};
 
+mod context_length;
 pub mod filters;
 pub mod pickers;
 pub mod scorers;
 
 use filters::FilterPlugin;
 use pickers::{Picker, PickerPlugin};
-use scorers::{ColdRoutes, ScorerPlugin};
+use scorers::{ColdRoutes, Known, ScorerPlugin};
 
 /// How old scraped gauges are: `--refresh-metrics-interval`.
 pub const FRESHNESS: Freshness = Freshness::Polled { interval: Span::from_ms(50) };
@@ -300,10 +301,17 @@ impl Router for EndpointPicker {
                 return Decision::Reject;
             }
         }
+        for scorer in &self.parameters.scorers {
+            scorer.leave_out(arrival, endpoints, glance);
+        }
+        if endpoints.is_empty() {
+            return Decision::Reject;
+        }
         scores.clear();
         scores.resize(endpoints.len(), 0.0);
         for (scorer, script) in self.parameters.scorers.iter().zip(&mut self.scripts) {
-            scorer.score(arrival, endpoints, &self.cold_routes, &self.sessions, now, own);
+            let known = Known { cold_routes: &self.cold_routes, sessions: &self.sessions, now, glance };
+            scorer.score(arrival, endpoints, &known, own);
             if let Some(script) = script {
                 for (score, endpoint) in own.iter_mut().zip(&*endpoints) {
                     let replica = script.replica(endpoint.server, arrival, glance);

@@ -4,11 +4,11 @@ use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Endpoint;
+use super::{Endpoint, context_length};
 use crate::request::Arrival;
-use crate::router::Server;
 use crate::router::least_tokens::SCALE_TOKENS;
 use crate::router::scripting::Constants;
+use crate::router::{Glance, Server};
 use crate::time::{Span, Time};
 
 /// Waiting requests at which `load-aware-scorer` gives nothing.
@@ -20,6 +20,10 @@ const SESSION_TTL: Span = Span::from_s(300);
 
 fn one() -> f64 {
     1.0
+}
+
+fn range_label() -> String {
+    context_length::LABEL.into()
 }
 
 /// A scorer and its weight.
@@ -89,6 +93,18 @@ pub enum ScorerPlugin {
         #[serde(default = "one")]
         weight: f64,
     },
+    /// By the range of tokens that an endpoint's label says it is for; see `context_length`.
+    ContextLengthAware {
+        /// Times this.
+        #[serde(default = "one")]
+        weight: f64,
+        /// The label.
+        #[serde(default = "range_label")]
+        label: String,
+        /// Whether those whose range does not hold the prompt are left out.
+        #[serde(default)]
+        enable_filtering: bool,
+    },
     /// One of your own: `fn score(request, replica)` of a Rhai script, 0 to 1.
     ScriptScorer {
         /// Times this.
@@ -145,6 +161,19 @@ impl SessionServers {
     }
 }
 
+/// What a picker knows beside its endpoints.
+#[derive(Clone, Copy)]
+pub struct Known<'a> {
+    /// Who was sent requests without a hit.
+    pub cold_routes: &'a ColdRoutes,
+    /// Who had which session.
+    pub sessions: &'a SessionServers,
+    /// The moment of the decision.
+    pub now: Time,
+    /// Labels.
+    pub glance: &'a dyn Glance,
+}
+
 impl ScorerPlugin {
     /// Its weight.
     pub fn weight(&self) -> f64 {
@@ -158,6 +187,7 @@ impl ScorerPlugin {
             | ScorerPlugin::PrefixCacheScorer { weight, .. }
             | ScorerPlugin::NoHitLruScorer { weight }
             | ScorerPlugin::SessionAffinityScorer { weight }
+            | ScorerPlugin::ContextLengthAware { weight, .. }
             | ScorerPlugin::ScriptScorer { weight, .. } => weight,
         }
     }
@@ -202,16 +232,17 @@ impl ScorerPlugin {
         )
     }
 
+    /// Leaves out who does not take a request, where the scorer is a filter too.
+    pub fn leave_out(&self, arrival: &Arrival, endpoints: &mut Vec<Endpoint>, glance: &dyn Glance) {
+        if let ScorerPlugin::ContextLengthAware { label, enable_filtering: true, .. } = self {
+            let takes = |server| context_length::takes(label, arrival.prompt_tokens, server, glance);
+            endpoints.retain(|endpoint| takes(endpoint.server));
+        }
+    }
+
     /// A score for each endpoint, into `scores`.
-    pub fn score(
-        &self,
-        arrival: &Arrival,
-        endpoints: &[Endpoint],
-        cold_routes: &ColdRoutes,
-        sessions: &SessionServers,
-        now: Time,
-        scores: &mut Vec<f64>,
-    ) {
+    pub fn score(&self, arrival: &Arrival, endpoints: &[Endpoint], known: &Known<'_>, scores: &mut Vec<f64>) {
+        let Known { cold_routes, sessions, now, glance } = *known;
         scores.clear();
         let mut each = |score: &dyn Fn(&Endpoint) -> f64| scores.extend(endpoints.iter().map(score));
         match *self {
@@ -256,6 +287,11 @@ impl ScorerPlugin {
             ScorerPlugin::SessionAffinityScorer { .. } => {
                 let last = sessions.of(arrival, now);
                 each(&|endpoint| f64::from(u8::from(last == Some(endpoint.server))));
+            }
+            ScorerPlugin::ContextLengthAware { ref label, .. } => {
+                each(&|endpoint| {
+                    context_length::score(label, arrival.prompt_tokens, endpoint.server, glance)
+                });
             }
         }
     }

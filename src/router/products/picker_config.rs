@@ -10,10 +10,11 @@ use crate::router::epp::pickers::PickerPlugin;
 use crate::router::epp::{Parameters, PrefixProducer};
 
 /// Parameters by their names here and there.
-const NAMES: [(&str, &str); 14] = [
+const NAMES: [(&str, &str); 15] = [
     ("affinity_threshold", "affinityThreshold"),
     ("allows_no_label", "allowsNoLabel"),
     ("block_size_tokens", "blockSizeTokens"),
+    ("enable_filtering", "enableFiltering"),
     ("exploration_probability", "explorationProbability"),
     ("idle_threshold", "idleThreshold"),
     ("kv_cache_util_threshold", "kvCacheUtilThreshold"),
