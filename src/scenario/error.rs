@@ -71,7 +71,7 @@ impl ScenarioError {
 }
 
 /// A value of the wrong kind, in the words of a TOML file instead of those of our types; none for other mistakes.
-fn in_words(message: &str) -> Option<String> {
+pub(super) fn in_words(message: &str) -> Option<String> {
     if let Some(key) = message.strip_prefix("missing field ") {
         return Some(format!("{key} is missing here"));
     }

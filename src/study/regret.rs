@@ -122,7 +122,7 @@ fn judge(contender: &Contender, jobs: &Arc<[Job]>) -> Result<Regret, StudyError>
         .collect();
     if judged.is_empty() {
         return Err(StudyError::Empty(format!(
-            "{}: no request ended, so no decision can be judged",
+            "{}: no request ended of those that count, so no decision can be judged\nhelp: send more requests, or lower warmup_s",
             contender.name
         )));
     }

@@ -107,6 +107,9 @@ pub fn build(
         return Err(toml::de::Error::custom(problem));
     }
     let weights: f64 = parameters.scorers.iter().map(ScorerPlugin::weight).sum();
+    if !weights.is_finite() {
+        return Err(toml::de::Error::custom("the weights of all scorers sum to more than a number can hold"));
+    }
     if weights == 0.0 && !parameters.scorers.is_empty() {
         return Err(toml::de::Error::custom("the weights of all scorers are 0, so nothing would be weighed"));
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{Fault, RouterPlan, at_least_one, fault, positive, span_ms};
 use crate::random::Seed;
 use crate::router::{Freshness, Impairments, POLICIES, PolicyError, Sight, policies};
-use crate::scenario::error::nearest_or_all;
+use crate::scenario::error::{in_words, nearest_or_all};
 use crate::scenario::file::{RouterFile, ScenarioFile};
 use crate::time::Span;
 
@@ -101,7 +101,10 @@ pub(super) fn router(
     inline_scripts(&mut parameters, folder)?;
     let built = policies::build(&router.policy, &parameters, Seed(0), 0).map_err(|error| match error {
         PolicyError::Unknown { name } => unknown("router.policy", &name),
-        PolicyError::Parameters { reason, .. } => parameter_fault("router.parameters", &reason),
+        PolicyError::Parameters { reason, .. } => {
+            let fault = parameter_fault("router.parameters", &reason);
+            Fault { message: format!("{} ({})", fault.message, router.policy), ..fault }
+        }
     })?;
     if built.sight().clairvoyant {
         marks.push(format!(
@@ -173,7 +176,11 @@ pub(super) fn parameter_fault(table: &str, reason: &str) -> Fault {
             fault(path, format!("unknown {what} `{wrong}`")).help(nearest_or_all(wrong, all))
         }
         Some((named, _)) if reason.starts_with('`') => fault(format!("{table}.{named}"), reason),
-        _ => fault(table, reason),
+        Some((wrong, _)) if known => {
+            fault(format!("{table}.{wrong}"), format!("unknown key `{wrong}`: there are no keys here"))
+                .help("leave it out; is it of another policy?")
+        }
+        _ => fault(table, in_words(reason).unwrap_or_else(|| reason.into())),
     }
 }
 
