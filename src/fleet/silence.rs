@@ -43,12 +43,15 @@ impl<O: Observer + Send> Fleet<O> {
         let (first_token, server) = (under_way.first_token, under_way.server);
         let Some(server) = server.map(|server| server as usize) else { return };
         self.lanes[server].advance(self.now);
-        // What has ended is on its way.
-        let Some(last_token) = self.lanes[server].replica.last_token_at(copy) else { return };
+        let last_token = self.lanes[server].replica.last_token_at(copy);
+        let cut = self.links[server].cut_from(gateway);
+        if last_token.is_none() && cut.is_none() {
+            // What has ended is on its way; where nothing passes its client does not know.
+            return;
+        }
         let network = self.config.network;
         let seen_up_to = self.now + network.router_to_replica;
-        let cut = self.links[server].cut_from(gateway);
-        let passed = last_token + network.router_to_replica;
+        let passed = last_token.unwrap_or(self.now) + network.router_to_replica;
         let passed = cut.map_or(passed, |cut| passed.min(cut.since));
         // A client whose first token is still on its way does not wait for a second.
         let heard = passed.max(first_token.unwrap_or(seen_up_to));
