@@ -37,6 +37,17 @@ impl Inbox {
         if self.next_at()? > now {
             return None;
         }
+        self.pop()
+    }
+
+    pub(super) fn pop_before(&mut self, moment: Time) -> Option<(Time, Input)> {
+        if self.next_at()? >= moment {
+            return None;
+        }
+        self.pop()
+    }
+
+    fn pop(&mut self) -> Option<(Time, Input)> {
         let (at, _, input) = self.entries.pop_front()?;
         self.aborts -= u32::from(matches!(input, Input::Abort(_)));
         Some((at, input))

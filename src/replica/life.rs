@@ -13,7 +13,7 @@ use crate::request::{EngineOutcome, Finish};
 use crate::signals::Signals;
 use crate::step_time::StepTime;
 use crate::step_time::scaled::Scaled;
-use crate::time::{Span, Time};
+use crate::time::Time;
 
 /// Orders to an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,9 +109,9 @@ impl Replica {
         }
     }
 
-    /// Whatever reaches it until then finds nobody.
-    fn lose_inputs(&mut self, until: Time) {
-        while let Some((at, input)) = self.inbox.pop_until(until) {
+    /// Whatever reaches it before then finds nobody. Who comes at the very moment may find a process that starts then.
+    fn lose_inputs(&mut self, before: Time) {
+        while let Some((at, input)) = self.inbox.pop_before(before) {
             if let Input::Add(request) = input {
                 let nobody_since = self.engine.clock();
                 let lost = EngineOutcome::turned_away(&request, at, Finish::Lost);
@@ -132,8 +132,7 @@ impl Replica {
                 self.lose_inputs(at);
             }
             Control::Start if !self.life.up => {
-                let before = (at - Time::ZERO).saturating_sub(Span::from_ps(1));
-                self.lose_inputs(Time::ZERO + before);
+                self.lose_inputs(at);
                 self.life.up = true;
                 self.engine.busy_until(at);
             }

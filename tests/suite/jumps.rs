@@ -8,7 +8,8 @@ use std::cell::Cell;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use tailcast::metrics::LaneStats;
-use tailcast::observe::{GapRun, Observer, StepRun};
+use tailcast::observe::{GapRun, Observer, Silence, StepRun};
+use tailcast::random::Seed;
 use tailcast::replica::{Control, EngineEvent, Input, Limit, Path, Replica};
 use tailcast::time::{Span, Time};
 
@@ -197,4 +198,22 @@ fn most_steps_of_random_cases_are_on_the_clock() {
         Ok(())
     });
     assert!(literal.get() * 2 < steps.get(), "{} of {} steps were literal", literal.get(), steps.get());
+}
+
+/// Who comes at the very moment at which a process starts finds it, however often somebody looks.
+#[test]
+fn who_comes_with_the_start_is_served() {
+    let job = crate::fleets::jobs(1, 1, 1.0).remove(0);
+    let at = |ms| Time::ZERO + Span::from_ms(ms);
+    for looks in [vec![], vec![at(2_000)]] {
+        let mut replica = crate::fleets::facts(40).replica(0, Seed(1), Path::Fast);
+        replica.deliver(at(1_000), 0, Input::Control(Control::Crash));
+        looks.iter().for_each(|&look| replica.advance(Limit::Time(look), &mut Silence));
+        replica.deliver(at(2_000), 1, Input::Control(Control::Start));
+        replica.deliver(at(2_000), 2, Input::Add(job.request.clone()));
+        replica.advance(Limit::Time(Time::MAX), &mut Silence);
+        let ended: Vec<_> = replica.take_events().collect();
+        let EngineEvent::Ended(last) = ended.last().unwrap() else { panic!("{ended:?}") };
+        assert!(last.finish.is_complete(), "{last:?}");
+    }
 }
