@@ -141,8 +141,9 @@ impl<O: Observer + Send> Fleet<O> {
         if let Some(arrived) = arrived {
             let at = self.links[server].arrives(self.now, network.router_to_replica, gateway);
             let at = at.max(arrived + network.frontend);
-            self.links[server].calls_back(copy, self.now, at);
-            self.deliver(server, at, Input::Abort(copy));
+            let attempt = self.pending.get(copy.original()).map_or(0, |one| u32::from(one.attempt));
+            self.links[server].calls_back((copy, attempt), self.now, at);
+            self.deliver(server, at, Input::Abort(copy, attempt));
         }
         self.tell(gateway, &Feedback::Failed { id: copy, server, at: self.now }, server, true);
         self.leaves(server);

@@ -58,8 +58,8 @@ pub(super) struct Link {
     last_heard: Time,
     /// When first tokens are heard whose answers are not whole: an end does not overtake its first token.
     first_tokens: BTreeMap<(RequestId, u32), Time>,
-    /// When word that tries were given up arrives: a try after that comes behind it, by whichever gateway.
-    called_back: BTreeMap<RequestId, Time>,
+    /// When word that tries were given up arrives, and which.
+    called_back: BTreeMap<RequestId, (Time, u32)>,
 }
 
 impl Link {
@@ -102,15 +102,15 @@ impl Link {
     }
 
     /// Word that a try was given up is on its way there.
-    pub(super) fn calls_back(&mut self, id: RequestId, now: Time, arrives: Time) {
+    pub(super) fn calls_back(&mut self, (id, attempt): (RequestId, u32), now: Time, arrives: Time) {
         if self.has_changed {
-            self.called_back.retain(|_, arrives| *arrives > now);
-            self.called_back.insert(id, arrives);
+            self.called_back.retain(|_, (arrives, _)| *arrives > now);
+            self.called_back.insert(id, (arrives, attempt));
         }
     }
 
-    /// When word arrives that the last try was given up, if there was one.
-    pub(super) fn was_called_back(&self, id: RequestId) -> Option<Time> {
+    /// When word arrives that the last try was given up, and which that was, if there was one.
+    pub(super) fn was_called_back(&self, id: RequestId) -> Option<(Time, u32)> {
         self.called_back.get(&id).copied()
     }
 

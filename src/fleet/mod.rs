@@ -322,7 +322,12 @@ impl<O: Observer + Send> Fleet<O> {
 
     fn happen(&mut self, moment: Moment, more_arrivals: bool, ends: &mut Ends<'_>) {
         match moment {
-            Moment::Response { server, event } => self.respond(self.now, server, event, ends),
+            Moment::Response { server, event } => match self.held_up(server, &event) {
+                Some(until) => {
+                    self.agenda.add(until, Kind::Response, server as u64, Moment::Response { server, event })
+                }
+                None => self.respond(self.now, server, event, ends),
+            },
             Moment::Report { gateway } => self.report(gateway, more_arrivals, ends),
             Moment::Scraped { gateway, reports } => self.scraped(gateway, &reports, ends),
             Moment::Commit { request, attempt, server } => self.gap_is_over(request, attempt, server),

@@ -59,6 +59,8 @@ pub(super) struct Pending {
     hedges: BTreeMap<RequestId, Hedge>,
     /// When clients give up that have heard no token for too long, which their gateways do not know yet.
     give_up: BTreeMap<RequestId, Time>,
+    /// When clients have heard a token last, where nothing passes since.
+    heard_last: BTreeMap<RequestId, Time>,
     /// Where tries of the gateway's own have failed since the client's last.
     failed_at: BTreeMap<RequestId, Vec<Server>>,
 }
@@ -143,6 +145,17 @@ impl Pending {
     pub(super) fn begins_anew(&mut self, id: RequestId) {
         self.failed_at.remove(&id);
         self.give_up.remove(&id);
+        self.heard_last.remove(&id);
+    }
+
+    /// A client has heard a token last, before nothing passed any more.
+    pub(super) fn hears_last(&mut self, id: RequestId, at: Time) {
+        self.heard_last.insert(id, at);
+    }
+
+    /// When that was.
+    pub(super) fn heard_last(&self, id: RequestId) -> Option<Time> {
+        self.heard_last.get(&id).copied()
     }
 
     /// A client has heard nothing for too long by then.
@@ -220,6 +233,14 @@ impl Pending {
         there.map(|(number, _)| RequestId(number)).collect()
     }
 
+    /// First copies that are at this replica or on their way there, and their gateways.
+    pub(super) fn out_at(&self, server: Server) -> Vec<(RequestId, usize)> {
+        let numbered = (self.first..).zip(&self.window);
+        let out = numbered.filter_map(|(number, one)| Some((RequestId(number), one.as_ref()?)));
+        let there = out.filter(|(_, one)| one.server == Some(server as u32));
+        there.map(|(id, one)| (if one.is_hedge { id.hedge() } else { id }, one.gateway as usize)).collect()
+    }
+
     /// Copies of such requests that have been sent on.
     pub(super) fn out_at_gateway(&self, gateway: usize) -> Vec<RequestId> {
         let mut all = Vec::new();
@@ -270,6 +291,7 @@ impl Pending {
         self.originals.remove(&id);
         self.failed_at.remove(&id);
         self.give_up.remove(&id);
+        self.heard_last.remove(&id);
         self.hedges.remove(&id);
         // The window begins with one that is under way, so whether it is empty says whether anybody is.
         while self.window.pop_front_if(|oldest| oldest.is_none()).is_some() {

@@ -212,6 +212,12 @@ impl<O: Observer + Send> Fleet<O> {
         // Two of the very same rank would preempt each other for ever in vLLM, whose clocks tell them apart.
         self.last_arrival_order = arrived.as_ps().max(self.last_arrival_order + 1);
         request.arrival_order = self.last_arrival_order;
+        if let Some((_, before)) =
+            self.links[server].was_called_back(id).filter(|(word, _)| *word > arrived + network.frontend)
+        {
+            // Word that a try before was given up is still on its way; an engine has one try of a request.
+            self.deliver(server, arrived + network.frontend, Input::Abort(id, before));
+        }
         self.deliver(server, arrived + network.frontend, Input::Add(request));
     }
 
@@ -223,12 +229,8 @@ impl<O: Observer + Send> Fleet<O> {
         server: Server,
         at: Time,
     ) -> Option<Time> {
-        let link = &mut self.links[server];
-        let mut arrived = at + link.sent_again(Message { id, attempt, leg: Leg::There }, self.config.seed);
-        if let Some(word) = link.was_called_back(id) {
-            // Word that a try before was given up comes first, whatever was lost or cut.
-            arrived = arrived.max(word);
-        }
+        let link = &self.links[server];
+        let arrived = at + link.sent_again(Message { id, attempt, leg: Leg::There }, self.config.seed);
         let patience = self.config.health.connect_timeout;
         link.cut_from(gateway).is_none_or(|cut| cut.until <= self.now + patience).then_some(arrived)
     }
@@ -317,6 +319,19 @@ impl<O: Observer + Send> Fleet<O> {
             }
         }
         self.ask_all_again(gateway, ends);
+    }
+
+    /// Until when an answer is held up, where nothing passes any more. First tokens that are on their way still pass, so that they
+    /// come before their ends.
+    pub(super) fn held_up(&self, server: Server, event: &EngineEvent) -> Option<Time> {
+        if !self.links[server].has_changed() || !matches!(event, EngineEvent::Ended(_)) {
+            return None;
+        }
+        let under_way = self.pending.get(event.id().original())?;
+        // That a try could not connect is the gateway's own finding.
+        let connected = under_way.arrived.is_some() || under_way.first_token.is_some();
+        let cut = self.links[server].cut_from(under_way.gateway as usize).filter(|_| connected)?;
+        (u32::from(under_way.attempt) == event.attempt() && cut.until > self.now).then_some(cut.until)
     }
 
     /// A try is no longer at a replica, nor on its way there.

@@ -4,11 +4,13 @@
 //! per token. Tokens between the first and the last take the usual way, whatever befalls the network, but none passes where nothing
 //! does. Does not know what follows: [`super::ending`] does.
 
+use super::link::Cut;
 use super::patience::Phase;
 use super::{Fleet, Moment};
 use crate::agenda::Kind;
 use crate::observe::Observer;
 use crate::request::RequestId;
+use crate::router::Server;
 use crate::time::Time;
 
 impl<O: Observer + Send> Fleet<O> {
@@ -22,6 +24,24 @@ impl<O: Observer + Send> Fleet<O> {
     fn file_look(&mut self, copy: RequestId, attempt: u32, at: Time) {
         let moment = Moment::Look { copy, attempt };
         self.agenda.add(at, Kind::Timeout, u64::from(copy.0), moment);
+    }
+
+    /// Nothing will pass from now on: when each client there has heard its last token for a while.
+    pub(super) fn note_last_tokens(&mut self, server: Server, gateway: Option<usize>) {
+        if self.config.patience.between_tokens.is_none() {
+            return;
+        }
+        self.lanes[server].advance(self.now);
+        for (copy, own_gateway) in self.pending.out_at(server) {
+            let is_cut = self.links[server].cut_from(own_gateway).is_some();
+            if let Some(last_token) = self.lanes[server].replica.last_token_at(copy)
+                && gateway.is_none_or(|gateway| gateway == own_gateway)
+                && !is_cut
+            {
+                let heard = last_token + self.config.network.router_to_replica;
+                self.pending.hears_last(copy.original(), heard.min(self.now));
+            }
+        }
     }
 
     /// No token may have left an engine for as long as a client waits. If so, the client gives up when it has heard nothing for
@@ -52,7 +72,8 @@ impl<O: Observer + Send> Fleet<O> {
         let network = self.config.network;
         let seen_up_to = self.now + network.router_to_replica;
         let passed = last_token.unwrap_or(self.now) + network.router_to_replica;
-        let passed = cut.map_or(passed, |cut| passed.min(cut.since));
+        let before_cut = |cut: Cut| self.pending.heard_last(id).unwrap_or(cut.since).min(cut.since);
+        let passed = cut.map_or(passed, |cut| passed.min(before_cut(cut)));
         // A client whose first token is still on its way does not wait for a second.
         let heard = passed.max(first_token.unwrap_or(seen_up_to));
         let patient_until = heard + limit;

@@ -30,6 +30,11 @@ impl Scheduler {
         }
     }
 
+    /// Which try of a request is here, if one is.
+    pub(super) fn attempt_of(&self, id: RequestId) -> Option<u32> {
+        self.slots.get(&id).map(|&slot| self.sequence(slot).request.attempt)
+    }
+
     /// When the last token of a request came out, if it is here and one has. `processed` is the tick whose output was processed
     /// last.
     pub(super) fn last_token_at(&self, id: RequestId, processed: i64) -> Option<Time> {

@@ -271,8 +271,12 @@ impl Engine {
     fn drain(&mut self, inbox: &mut Inbox, events: &mut Vec<EngineEvent>, listeners: &mut Listeners<'_>) {
         while let Some((_, input)) = inbox.pop_until(self.clock) {
             match input {
+                // What comes late of a try that another has followed is of nobody.
+                Input::Add(request)
+                    if self.scheduler.attempt_of(request.id).is_some_and(|own| own > request.attempt) => {}
                 Input::Add(request) => self.scheduler.add(request, self.clock),
-                Input::Abort(id) => {
+                Input::Abort(id, attempt) if self.scheduler.attempt_of(id) != Some(attempt) => {}
+                Input::Abort(id, _) => {
                     let (scheduler, now) = (&mut self.scheduler, self.clock);
                     let aborted = scheduler.end(id, Finish::Aborted, self.steps, now, &self.ledger, events);
                     if let (Some(true), Some(in_flight)) = (aborted, self.in_flight.back_mut()) {

@@ -15,7 +15,7 @@ pub(super) struct Inbox {
 impl Inbox {
     /// Files an input under its time; of equal times the lower `seq` is drained first.
     pub(super) fn deliver(&mut self, at: Time, seq: u64, input: Input) {
-        self.aborts += u32::from(matches!(input, Input::Abort(_)));
+        self.aborts += u32::from(matches!(input, Input::Abort(..)));
         // Nearly all deliveries come in order, so the place is at or near the end.
         let behind = self.entries.iter().rev().take_while(|(t, s, _)| (*t, *s) > (at, seq)).count();
         self.entries.insert(self.entries.len() - behind, (at, seq, input));
@@ -49,7 +49,7 @@ impl Inbox {
 
     fn pop(&mut self) -> Option<(Time, Input)> {
         let (at, _, input) = self.entries.pop_front()?;
-        self.aborts -= u32::from(matches!(input, Input::Abort(_)));
+        self.aborts -= u32::from(matches!(input, Input::Abort(..)));
         Some((at, input))
     }
 }

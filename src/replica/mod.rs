@@ -67,8 +67,8 @@ pub use step::{Scheduled, Step, Totals};
 pub enum Input {
     /// A request.
     Add(Request),
-    /// The client of a request is gone.
-    Abort(RequestId),
+    /// The client of a request is gone, as far as this try goes.
+    Abort(RequestId, u32),
     /// An order to the engine itself.
     Control(Control),
 }

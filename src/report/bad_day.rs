@@ -90,7 +90,9 @@ fn around(name: &str, aftermath: &Aftermath) -> String {
         }
         Some(seconds) if seconds > 0.0 => format!("; recovered {} s after", number(seconds)),
         Some(_) => String::new(),
-        None if aftermath.good_after.is_none() => String::new(),
+        None if aftermath.good_after.is_none_or(|good| good >= aftermath.good_before.unwrap_or(1.0)) => {
+            String::new()
+        }
         None => "; not recovered when the last request was sent".into(),
     };
     let before =
@@ -110,7 +112,8 @@ fn around(name: &str, aftermath: &Aftermath) -> String {
 
 fn line(incident: &IncidentSummary) -> String {
     let whom = match (incident.replica, incident.gateway) {
-        (Some(replica), _) => format!("replica {replica}"),
+        (Some(replica), None) => format!("replica {replica}"),
+        (Some(replica), Some(gateway)) => format!("replica {replica} from gateway {gateway}"),
         (None, Some(gateway)) => format!("gateway {gateway}"),
         (None, None) => "all replicas".into(),
     };

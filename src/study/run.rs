@@ -236,7 +236,7 @@ pub fn run(
         for delivery in result.deliveries.iter_mut().flatten() {
             match &mut delivery.input {
                 Input::Add(request) => request.id = job(request.id),
-                Input::Abort(id) => *id = job(*id),
+                Input::Abort(id, _) => *id = job(*id),
                 Input::Control(_) => {}
             }
         }

@@ -174,7 +174,7 @@ fn drive_by_time(header: &Header, replica: &mut Replica, writer: &mut Writer) ->
         advance(replica, step, writer)?;
         // One that has not arrived is aborted with its arrival.
         let at = replica.clock().max(arrives);
-        replica.deliver(at, (header.requests.len() + number) as u64, Input::Abort(id));
+        replica.deliver(at, (header.requests.len() + number) as u64, Input::Abort(id, 0));
     }
     Ok(())
 }
@@ -188,7 +188,7 @@ fn drive_by_step(header: &Header, replica: &mut Replica, writer: &mut Writer) ->
         moments.push((request.arr, false, order, Input::Add(request.request(block_size))));
         if let Some(abort) = request.abort {
             // A request that is not there yet is aborted with its arrival.
-            moments.push((abort.max(request.arr), true, order, Input::Abort(request.id())));
+            moments.push((abort.max(request.arr), true, order, Input::Abort(request.id(), 0)));
         }
     }
     moments.sort_by_key(|&(step, is_abort, order, _)| (step, is_abort, order));

@@ -57,6 +57,12 @@ fn clients_give_up_when_no_token_comes() {
         assert!((beyond - beyond.round()).abs() < 1e-6 && end.as_s() < 15.5, "{beyond} {end:?}");
     }
     let cut = "[[events]]\nkind = \"partition\"\nreplica = 0\nat_s = 10.5\nfor_s = 3.0\n[router.health]\nconnect_timeout_s = 9.0\n";
+    // Silence begins with the last token, a step before nothing passed.
+    let slowly = format!("[[events]]\nkind = \"slow-down\"\nreplica = 0\nat_s = 9.0\nfactor = 4.3\n{cut}");
+    let (slow, _) = patient(0.7, &slowly);
+    let gave_up = slow.iter().filter(|outcome| outcome.finish == Finish::TimedOut);
+    let ends: Vec<f64> = gave_up.map(|outcome| outcome.done_received.as_s()).collect();
+    assert!(!ends.is_empty() && ends.iter().all(|end| (10.7..11.19).contains(end)), "{ends:?}");
     // In the second case the engine has long answered when its client gives up.
     for limit_s in [0.15, 1.1] {
         let (cut_off, _) = patient(limit_s, cut);

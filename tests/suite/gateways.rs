@@ -68,8 +68,7 @@ fn where_nothing_passes_connections_fail_and_answers_come_late() {
     assert!([0, 1].iter().all(|gateway| lost.iter().any(|one| one.0 == *gateway)), "{lost:?}");
 }
 
-/// Whoever gives up where nothing passes and comes again by another gateway is served by it at once, but for who meets the very replica
-/// that has not heard of it yet.
+/// Whoever gives up where nothing passes and comes again by another gateway is served by it at once, by whichever replica.
 #[test]
 fn a_second_try_by_another_gateway_does_not_wait_for_the_first_ones_network() {
     let parted = "[[events]]\nkind = \"partition\"\nreplica = \"all\"\nat_s = 20.15\nfor_s = 30.0\ngateway = 0\n\
@@ -81,7 +80,7 @@ fn a_second_try_by_another_gateway_does_not_wait_for_the_first_ones_network() {
     assert!(again.len() >= 50 && day.timed_out_tries >= 50, "{day:?}");
     let served = again.iter().filter(|outcome| outcome.finish.is_complete());
     assert!(served.clone().all(|outcome| outcome.e2e().unwrap().as_s() < 5.0), "3 s, and an answer");
-    assert!(again.len() - served.count() <= 2, "{day:?}");
+    assert_eq!(again.len(), served.count(), "{day:?}");
 }
 
 /// What gets lost comes 200 ms later, or 600, or 1,400; nothing else changes.

@@ -49,7 +49,7 @@ impl Case {
     pub(crate) fn deliver(&self, replica: &mut Replica, from: Time, to: Time) {
         let mut seq = 0;
         for offer in &self.offers {
-            let abort = offer.abort_us.map(|us| (us, Input::Abort(offer.request.id)));
+            let abort = offer.abort_us.map(|us| (us, Input::Abort(offer.request.id, offer.request.attempt)));
             let add = (offer.at_us, Input::Add(offer.request.clone()));
             for (us, input) in std::iter::once(add).chain(abort) {
                 let at = Time::ZERO + Span::from_us(us);

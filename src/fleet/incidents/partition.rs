@@ -15,8 +15,10 @@ impl<O: Observer + Send> Fleet<O> {
         let What::Partition { gateway, lasts, .. } = what else { return };
         for server in self.meant(index, whom) {
             let (happened, until) = (self.note(Some(server), what), self.now + lasts);
-            self.incidents.happened[happened].over = Some(until);
+            (self.incidents.happened[happened].over, self.incidents.happened[happened].gateway) =
+                (Some(until), gateway);
             self.file(until, Step::Rejoin { server });
+            self.note_last_tokens(server, gateway);
             let cut = Cut { gateway, since: self.now, until, happened };
             self.changes_passage(server, |link| link.cut(cut));
         }
