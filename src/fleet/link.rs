@@ -58,7 +58,7 @@ pub(super) struct Link {
     last_heard: Time,
     /// When first tokens are heard whose answers are not whole: an end does not overtake its first token.
     first_tokens: BTreeMap<(RequestId, u32), Time>,
-    /// When word that tries were given up arrives, and which.
+    /// When all word has arrived that tries of a request were given up, and which was the last.
     called_back: BTreeMap<RequestId, (Time, u32)>,
 }
 
@@ -105,11 +105,13 @@ impl Link {
     pub(super) fn calls_back(&mut self, (id, attempt): (RequestId, u32), now: Time, arrives: Time) {
         if self.has_changed {
             self.called_back.retain(|_, (arrives, _)| *arrives > now);
-            self.called_back.insert(id, (arrives, attempt));
+            // Word of one before it may come later.
+            let before = self.called_back.get(&id).map_or(Time::ZERO, |(arrives, _)| *arrives);
+            self.called_back.insert(id, (arrives.max(before), attempt));
         }
     }
 
-    /// When word arrives that the last try was given up, and which that was, if there was one.
+    /// When all word has arrived that tries were given up, and which was the last, if there were some.
     pub(super) fn was_called_back(&self, id: RequestId) -> Option<(Time, u32)> {
         self.called_back.get(&id).copied()
     }

@@ -275,7 +275,8 @@ impl Engine {
                 Input::Add(request)
                     if self.scheduler.attempt_of(request.id).is_some_and(|own| own > request.attempt) => {}
                 Input::Add(request) => self.scheduler.add(request, self.clock),
-                Input::Abort(id, attempt) if self.scheduler.attempt_of(id) != Some(attempt) => {}
+                Input::Abort(id, attempt)
+                    if self.scheduler.attempt_of(id).is_none_or(|own| own > attempt) => {}
                 Input::Abort(id, _) => {
                     let (scheduler, now) = (&mut self.scheduler, self.clock);
                     let aborted = scheduler.end(id, Finish::Aborted, self.steps, now, &self.ledger, events);

@@ -67,7 +67,7 @@ pub use step::{Scheduled, Step, Totals};
 pub enum Input {
     /// A request.
     Add(Request),
-    /// The client of a request is gone, as far as this try goes.
+    /// The client of a request is gone, as far as this try and those before it go.
     Abort(RequestId, u32),
     /// An order to the engine itself.
     Control(Control),
