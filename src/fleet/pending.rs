@@ -289,9 +289,7 @@ impl Pending {
         let place = id.0.checked_sub(self.first)?;
         let under_way = self.window.get_mut(place as usize)?.take()?;
         self.originals.remove(&id);
-        self.failed_at.remove(&id);
-        self.give_up.remove(&id);
-        self.heard_last.remove(&id);
+        self.begins_anew(id);
         self.hedges.remove(&id);
         // The window begins with one that is under way, so whether it is empty says whether anybody is.
         while self.window.pop_front_if(|oldest| oldest.is_none()).is_some() {

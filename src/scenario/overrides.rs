@@ -19,13 +19,12 @@ pub fn set(file: &str, text: &str, assignment: &str) -> Result<String, ScenarioE
     let value: Value = match value.parse() {
         Ok(value) => value,
         Err(error) if value.starts_with(['[', '{', '"', '\'']) => {
-            return Err(mistake(format!("`{value}` is not TOML: {}", TomlError::message(&error))));
+            return Err(mistake(format!("`{value}` is not TOML: {}", error.message())));
         }
         Err(_) => Value::from(value),
     };
-    let mut document: DocumentMut = text
-        .parse()
-        .map_err(|error: toml_edit::TomlError| ScenarioError::of_file(file, error.to_string()))?;
+    let mut document: DocumentMut =
+        text.parse().map_err(|error: TomlError| ScenarioError::of_file(file, error.to_string()))?;
     let parts: Vec<&str> = path.trim().split('.').collect();
     if parts.iter().any(|part| part.is_empty()) {
         return Err(mistake(format!("`{path}` is no key")));
@@ -53,18 +52,8 @@ fn set_in_item(item: &mut Item, parts: &[&str], value: &Value) -> Result<(), Str
         },
         Item::Table(table) => set_in_table(table, parts, value),
         Item::Value(Value::InlineTable(table)) => {
-            if rest.is_empty() {
-                table.insert(first, value.clone());
-                return Ok(());
-            }
-            let mut inner = Item::Value(
-                table.get(first).cloned().unwrap_or_else(|| Value::InlineTable(Default::default())),
-            );
-            set_in_item(&mut inner, rest, value)?;
-            if let Item::Value(inner) = inner {
-                table.insert(first, inner);
-            }
-            Ok(())
+            let place = table.entry(first).or_insert_with(|| Value::InlineTable(Default::default()));
+            set_in_value(place, rest, value)
         }
         Item::Value(Value::Array(tables)) => {
             let Ok(index) = first.parse::<usize>() else {
@@ -72,19 +61,24 @@ fn set_in_item(item: &mut Item, parts: &[&str], value: &Value) -> Result<(), Str
             };
             let count = tables.len();
             let place = tables.get_mut(index).ok_or_else(|| format!("there are {count}, counted from 0"))?;
-            if rest.is_empty() {
-                *place = value.clone();
-                return Ok(());
-            }
-            let mut inner = Item::Value(place.clone());
-            set_in_item(&mut inner, rest, value)?;
-            if let Item::Value(inner) = inner {
-                *place = inner;
-            }
-            Ok(())
+            set_in_value(place, rest, value)
         }
         _ => Err(format!("`{first}` is asked of something that holds no keys")),
     }
+}
+
+/// Sets what stands there, or something within it.
+fn set_in_value(place: &mut Value, rest: &[&str], value: &Value) -> Result<(), String> {
+    if rest.is_empty() {
+        *place = value.clone();
+        return Ok(());
+    }
+    let mut inner = Item::Value(place.clone());
+    set_in_item(&mut inner, rest, value)?;
+    if let Item::Value(inner) = inner {
+        *place = inner;
+    }
+    Ok(())
 }
 
 fn set_in_table(table: &mut Table, parts: &[&str], value: &Value) -> Result<(), String> {

@@ -20,7 +20,6 @@ use super::steady::{Beginning, beginning};
 use super::uncertainty::Uncertainty;
 use crate::metrics::quantile::{EXACT_UP_TO, SKETCH_PARTS};
 use crate::metrics::{aftermath, windows};
-use crate::router::policies;
 use crate::scenario::{LONGEST_S, Scenario, WarmupRule, Workload};
 use crate::time::Span;
 use crate::workload::Job;
@@ -151,17 +150,8 @@ pub fn compare(
         ));
     }
     let given_first = ranking.iter().find(|ranked| ranked.given == 0).map(|ranked| &ranked.repetitions[0]);
-    let plans = contenders.iter().filter_map(|contender| contender.scenario.autoscaler.as_ref());
-    let most_replicas = plans.map(|plan| plan.scale.most).max();
     let given_first = given_first.expect("there is a contender");
-    let reads_sessions = |contender: &&Contender| {
-        policies::find(&contender.scenario.router.policy).is_ok_and(|info| info.reads.starts_with("session"))
-    };
-    let by_session = contenders.iter().find(reads_sessions).map(|contender| contender.name.as_str());
-    let mut standing = stand(first, saturation?, &first_jobs, given_first, most_replicas);
-    if let Some(name) = by_session.filter(|_| first_jobs.iter().all(|job| job.session.is_none())) {
-        standing.remarks.push(format!("no sessions: {name} has nothing to go by"));
-    }
+    let mut standing = stand(contenders, saturation?, &first_jobs, given_first);
     let (mut by_batches, mut dependent) = (false, false);
     for ranked in ranking.iter_mut().filter(|ranked| !ranked.outcomes.is_empty()) {
         let scenario = &contenders[ranked.given].scenario;

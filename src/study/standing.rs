@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
+use super::compare::Contender;
 use crate::metrics::RunSummary;
-use crate::scenario::Scenario;
+use crate::router::policies;
 use crate::workload::Job;
 
 /// Where the fleet stands under this workload.
@@ -32,14 +33,16 @@ const MOSTLY_ANSWERED: f64 = 0.999;
 /// Fewer requests say nothing of a trend.
 const FEWEST_FOR_TREND: u64 = 1_000;
 
-/// Where the fleet of `scenario` stands, by one run of it. `most_replicas` is what an autoscaler of any contender may order.
+/// Where the fleet of the first contender stands, by one run of it; and what of the others is to be known.
 pub(super) fn stand(
-    scenario: &Scenario,
+    contenders: &[Contender],
     saturation: Option<f64>,
     jobs: &[Job],
     summary: &RunSummary,
-    most_replicas: Option<u32>,
 ) -> Standing {
+    let scenario = &contenders[0].scenario;
+    let plans = contenders.iter().filter_map(|contender| contender.scenario.autoscaler.as_ref());
+    let most_replicas = plans.map(|plan| plan.scale.most).max();
     let load = saturation.map(|saturation| summary.offered_requests_per_s / saturation);
     let mut remarks = Vec::new();
     match load {
@@ -98,6 +101,14 @@ pub(super) fn stand(
             "KV blocks run short: {} preemptions under the first contender",
             summary.preemptions
         ));
+    }
+    let reads_sessions = |contender: &&Contender| {
+        policies::find(&contender.scenario.router.policy).is_ok_and(|info| info.reads.starts_with("session"))
+    };
+    if let Some(contender) = contenders.iter().find(reads_sessions)
+        && jobs.iter().all(|job| job.session.is_none())
+    {
+        remarks.push(format!("no sessions: {} has nothing to go by", contender.name));
     }
     Standing {
         replicas: scenario.each_replica().count() as u32,

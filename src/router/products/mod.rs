@@ -90,8 +90,13 @@ impl Offer {
             Says::Words(words) => self.in_words(words, own),
             Says::Plugins(defaults) => {
                 let mut all = toml::Table::try_from(defaults()).unwrap_or_default();
-                all.extend(own.clone());
-                picker_config::written(&all.try_into().unwrap_or_else(|_| defaults()))
+                // Some of these policies have keys of their own, which no plugin has.
+                let (plugins, others): (toml::Table, toml::Table) =
+                    own.clone().into_iter().partition(|(key, _)| all.contains_key(key));
+                all.extend(plugins);
+                let mut written = picker_config::written(&all.try_into().unwrap_or_else(|_| defaults()));
+                written.unsaid.extend(others);
+                written
             }
         }
     }
@@ -206,5 +211,42 @@ mod tests {
         );
         assert!(text("dynamo", "dynamo-kv", "use_kv_events = false").contains("kv --no-router-kv-events"));
         assert_eq!(of("nginx", "dynamo-kv", ""), None);
+    }
+
+    #[test]
+    fn pickers_of_one_scorer_are_written_like_any_other() {
+        let cases = [
+            (
+                "random",
+                "plugins:\n- type: random-picker\nschedulingProfiles:\n- name: default\n  plugins:\n  - pluginRef: random-picker",
+            ),
+            (
+                "least-queue",
+                "plugins:\n- type: queue-scorer\nschedulingProfiles:\n- name: default\n  plugins:\n  - pluginRef: queue-scorer\n    weight: 1",
+            ),
+            (
+                "least-kv",
+                "plugins:\n- type: kv-cache-utilization-scorer\nschedulingProfiles:\n- name: default\n  plugins:\n  - pluginRef: kv-cache-utilization-scorer\n    weight: 1",
+            ),
+            (
+                "least-request",
+                "plugins:\n- type: active-request-scorer\nschedulingProfiles:\n- name: default\n  plugins:\n  - pluginRef: active-request-scorer\n    weight: 1",
+            ),
+            (
+                "join-idle-queue",
+                "plugins:\n- type: active-request-scorer\n  parameters:\n    maxBusyScore: 0\nschedulingProfiles:\n- name: default\n  plugins:\n  - pluginRef: active-request-scorer\n    weight: 1",
+            ),
+            (
+                "least-tokens",
+                "plugins:\n- type: token-load-scorer\nschedulingProfiles:\n- name: default\n  plugins:\n  - pluginRef: token-load-scorer\n    weight: 1",
+            ),
+        ];
+        for (name, plugins) in cases {
+            let own = "ties = \"first\"".parse().unwrap();
+            let Written { text, unsaid } = find("llm-d").unwrap().configuration(name, &own).unwrap();
+            assert!(text.ends_with(&format!("EndpointPickerConfig\n{plugins}\n")), "{text}");
+            // What no plugin has is not taken for set.
+            assert_eq!(unsaid, own);
+        }
     }
 }

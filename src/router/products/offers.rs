@@ -4,7 +4,14 @@
 //! forgets after four hours, its `power_of_two` weighs expected waits since August 2026; HAProxy and nginx tell equals apart in turn.
 
 use super::{Offer, Product};
+use crate::router::epp::pickers::PickerPlugin;
+use crate::router::epp::scorers::ScorerPlugin;
 use crate::router::{epp, epp_precise, sticky_until_saturated};
+
+/// A picker that goes by one scorer alone.
+fn scored_by(scorer: ScorerPlugin) -> epp::Parameters {
+    epp::Parameters { scorers: vec![scorer], ..epp::Parameters::default() }
+}
 
 /// All products, in order of name.
 pub const PRODUCTS: &[Product] = &[
@@ -69,30 +76,30 @@ pub const PRODUCTS: &[Product] = &[
     Product {
         name: "llm-d",
         offers: &[
-            Offer::of(
-                "random",
-                "plugins:\n- type: random-picker\nschedulingProfiles:\n- name: default\n  plugins:\n  - pluginRef: random-picker",
-            ),
-            Offer::of(
-                "least-queue",
-                "plugins:\n- type: queue-scorer\nschedulingProfiles:\n- name: default\n  plugins:\n  - pluginRef: queue-scorer\n    weight: 1",
-            ),
-            Offer::of(
-                "least-kv",
-                "plugins:\n- type: kv-cache-utilization-scorer\nschedulingProfiles:\n- name: default\n  plugins:\n  - pluginRef: kv-cache-utilization-scorer\n    weight: 1",
-            ),
-            Offer::of(
-                "least-request",
-                "plugins:\n- type: active-request-scorer\nschedulingProfiles:\n- name: default\n  plugins:\n  - pluginRef: active-request-scorer\n    weight: 1",
-            ),
-            Offer::of(
-                "join-idle-queue",
-                "plugins:\n- type: active-request-scorer\n  parameters:\n    maxBusyScore: 0\nschedulingProfiles:\n- name: default\n  plugins:\n  - pluginRef: active-request-scorer\n    weight: 1",
-            ),
-            Offer::of(
-                "least-tokens",
-                "plugins:\n- type: token-load-scorer\nschedulingProfiles:\n- name: default\n  plugins:\n  - pluginRef: token-load-scorer\n    weight: 1",
-            ),
+            Offer::of_plugins("random", || epp::Parameters {
+                scorers: Vec::new(),
+                picker: PickerPlugin::RandomPicker,
+                ..epp::Parameters::default()
+            }),
+            Offer::of_plugins("least-queue", || scored_by(ScorerPlugin::QueueScorer { weight: 1.0 })),
+            Offer::of_plugins("least-kv", || {
+                scored_by(ScorerPlugin::KvCacheUtilizationScorer { weight: 1.0 })
+            }),
+            Offer::of_plugins("least-request", || {
+                scored_by(ScorerPlugin::ActiveRequestScorer {
+                    weight: 1.0,
+                    idle_threshold: 0,
+                    max_busy_score: 1.0,
+                })
+            }),
+            Offer::of_plugins("join-idle-queue", || {
+                scored_by(ScorerPlugin::ActiveRequestScorer {
+                    weight: 1.0,
+                    idle_threshold: 0,
+                    max_busy_score: 0.0,
+                })
+            }),
+            Offer::of_plugins("least-tokens", || scored_by(ScorerPlugin::TokenLoadScorer { weight: 1.0 })),
             Offer::of_plugins("epp-weighted", epp::Parameters::default),
             Offer::of_plugins("epp-precise", epp_precise::defaults),
             Offer::of_plugins("sticky-until-saturated", sticky_until_saturated::defaults),

@@ -38,8 +38,9 @@ pub(super) fn incidents(file: &ScenarioFile, kinds: &[ReplicaKind]) -> Result<Ar
     let gateways = file.router.replicas;
     let incidents =
         events.map(|(index, event)| incident(index, event, replicas, gateways)).collect::<Result<_, _>>()?;
+    refuse_what_befalls_the_gone(file, "replica", replica_of)?;
+    refuse_what_befalls_the_gone(file, "gateway", gateway_of)?;
     refuse_contradictions(file)?;
-    refuse_losses_of_gateways_that_are_gone(file)?;
     refuse_lost_counters_that_are_shared(file)?;
     refuse_surges_without_machines(file)?;
     Ok(incidents)
@@ -231,32 +232,41 @@ fn when(index: usize, event: &EventFile) -> Result<When, Fault> {
     }
 }
 
-/// A gateway that never comes back is not lost, or robbed of its counters, again.
-fn refuse_losses_of_gateways_that_are_gone(file: &ScenarioFile) -> Result<(), Fault> {
-    let of_one = |event: &EventFile| match (event.gateway, event.at_s, event.kind) {
-        (Some(WhichGatewayFile::Number(number)), Some(at_s), EventKindFile::GatewayLost) => {
-            Some((number, at_s))
-        }
-        _ => None,
-    };
+/// Who never comes back, replica or gateway, is not there for what is planned later.
+fn refuse_what_befalls_the_gone(
+    file: &ScenarioFile,
+    who: &str,
+    number_of: impl Fn(&EventFile) -> Option<u32>,
+) -> Result<(), Fault> {
+    let of_one = |event: &EventFile| number_of(event).zip(event.at_s);
     for (index, event) in file.events.iter().enumerate() {
-        let Some((number, at_s)) = of_one(event) else { continue };
-        if !matches!(event.restart_s, Some(RestartFile::Word(_))) {
-            continue;
-        }
-        for (other_index, other) in file.events.iter().enumerate() {
-            let concerns = other.gateway == Some(WhichGatewayFile::Number(number));
-            let later = other.at_s.filter(|other_at_s| *other_at_s > at_s && concerns);
-            if later.is_some() && other_index != index {
-                return Err(fault(
-                    format!("events.{other_index}.at_s"),
-                    format!("gateway {number} is gone for ever since {at_s} s (event {index})"),
-                )
-                .help("let it restart, or let this happen sooner"));
-            }
+        let goes_for_ever = matches!(event.restart_s, Some(RestartFile::Word(_)));
+        let Some((number, at_s)) = of_one(event).filter(|_| goes_for_ever) else { continue };
+        let is_later =
+            |event: &EventFile| of_one(event).is_some_and(|(own, own_at_s)| own == number && own_at_s > at_s);
+        if let Some(later) = file.events.iter().position(is_later) {
+            return Err(fault(
+                format!("events.{later}.at_s"),
+                format!("{who} {number} is gone for ever since {at_s} s (event {index})"),
+            )
+            .help("let it restart, or let this happen sooner"));
         }
     }
     Ok(())
+}
+
+fn replica_of(event: &EventFile) -> Option<u32> {
+    match event.replica? {
+        WhomFile::Number(number) => Some(number),
+        WhomFile::Word(_) => None,
+    }
+}
+
+fn gateway_of(event: &EventFile) -> Option<u32> {
+    match event.gateway? {
+        WhichGatewayFile::Number(number) => Some(number),
+        WhichGatewayFile::Word(_) => None,
+    }
 }
 
 /// What lies in a store of all gateways is lost by none of them.
@@ -306,26 +316,15 @@ fn refuse_surges_without_machines(file: &ScenarioFile) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Two troubles of one kind on one replica at a time, and what is planned for a replica that never comes back.
+/// Two troubles of one kind on one replica at a time.
 fn refuse_contradictions(file: &ScenarioFile) -> Result<(), Fault> {
-    let of_one = |event: &EventFile| match (event.replica, event.at_s) {
-        (Some(WhomFile::Number(number)), Some(at_s)) => Some((number, at_s)),
-        _ => None,
-    };
+    let of_one = |event: &EventFile| replica_of(event).zip(event.at_s);
     for (index, event) in file.events.iter().enumerate() {
         let Some((number, at_s)) = of_one(event) else { continue };
         for (other_index, other) in file.events.iter().enumerate() {
             let Some((other_number, other_at_s)) = of_one(other) else { continue };
             if other_index == index || other_number != number || other_at_s < at_s {
                 continue;
-            }
-            let goes_for_ever = matches!(event.restart_s, Some(RestartFile::Word(_)));
-            if goes_for_ever && other_at_s > at_s {
-                return Err(fault(
-                    format!("events.{other_index}.at_s"),
-                    format!("replica {number} is gone for ever since {at_s} s (event {index})"),
-                )
-                .help("let it restart, or let this happen sooner"));
             }
             let passes = [
                 EventKindFile::SlowDown,
