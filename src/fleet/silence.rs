@@ -34,12 +34,12 @@ impl<O: Observer + Send> Fleet<O> {
         self.lanes[server].advance(self.now);
         for (copy, own_gateway) in self.pending.out_at(server) {
             let is_cut = self.links[server].cut_from(own_gateway).is_some();
-            if let Some(last_token) = self.lanes[server].replica.last_token_at(copy)
-                && gateway.is_none_or(|gateway| gateway == own_gateway)
-                && !is_cut
-            {
-                let heard = last_token + self.config.network.router_to_replica;
-                self.pending.hears_last(copy.original(), heard.min(self.now));
+            if gateway.is_none_or(|gateway| gateway == own_gateway) && !is_cut {
+                let back = self.config.network.router_to_replica;
+                // An answer that is on its way, or has not begun, is as good as a token; what was so at an earlier partition is not.
+                let last_token = self.lanes[server].replica.last_token_at(copy);
+                let heard = last_token.map_or(self.now, |last_token| (last_token + back).min(self.now));
+                self.pending.hears_last(copy.original(), heard);
             }
         }
     }
