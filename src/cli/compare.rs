@@ -150,8 +150,9 @@ fn deployed(product: &Product, comparison: &Comparison, contenders: &[Contender]
         false => format!(" (cannot be told from it: {})", equals.join(", ")),
     };
     let winner = contenders.iter().find(|contender| contender.name == best.name);
-    let parameters = winner.map(|winner| &winner.scenario.router.parameters);
-    let written = parameters.and_then(|parameters| product.configuration(&best.name, parameters));
+    let written = winner.map(|winner| &winner.scenario.router).and_then(|router| {
+        product.configuration(&best.name, &router.parameters, router.impairments.kv_index)
+    });
     let Some(Written { text, unsaid }) = written else { return String::new() };
     let by_hand: Vec<String> = unsaid.iter().map(|(key, value)| format!("# {key} = {value}\n")).collect();
     let by_hand = match by_hand.is_empty() {

@@ -224,7 +224,12 @@ fn check_that_keys_are_read(loaded: &Loaded, contenders: &[Contender]) -> Result
     if of_gauges && !detects && policies().all(|policy| policy.default_freshness.is_none()) {
         return unused("gauges", "least-kv");
     }
-    let of_events = view.kv_event_delay_ms.is_some() || view.kv_event_loss.is_some();
+    let of_events = view.kv_event_delay_ms.is_some()
+        || view.kv_event_loss.is_some()
+        || view.kv_event_replay_ms.is_some()
+        || view.kv_index_blocks.is_some()
+        || view.kv_index_replicas_per_block.is_some()
+        || view.kv_index_ttl_s.is_some();
     // The endpoint picker's prefix producer may be the precise one whatever the composition's own is.
     let reads_events =
         |policy: &&PolicyInfo| policy.reads.contains("KV events") || policy.name.starts_with("epp-");

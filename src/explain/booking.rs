@@ -293,7 +293,7 @@ impl Recorder for Booking<'_> {
         }
     }
 
-    fn crashed(&mut self) {
+    fn crashed(&mut self, _at: Time) {
         self.live.clear();
         self.in_flight.clear();
     }

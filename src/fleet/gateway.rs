@@ -6,10 +6,11 @@ use super::FleetConfig;
 use super::admission::Bucket;
 use super::health::Roster;
 use super::incidents::Gone;
+use super::kv_events::Subscriber;
 use crate::random::Purpose;
 use crate::request::RequestId;
 use crate::router::{Feedback, Router, Server, Sight, View};
-use crate::time::Span;
+use crate::time::{Span, Time};
 
 use rand::RngExt;
 
@@ -18,6 +19,8 @@ pub(super) struct Gateway {
     pub(super) router: Box<dyn Router>,
     pub(super) sight: Sight,
     pub(super) view: View,
+    /// What it has been told of caches, if it listens and anything about that is not ideal.
+    pub(super) index: Option<Subscriber>,
     pub(super) held: VecDeque<RequestId>,
     pub(super) roster: Roster,
     pub(super) bucket: Bucket,
@@ -38,12 +41,13 @@ pub(super) struct Gateway {
 }
 
 impl Gateway {
-    /// Gateway `number`, in front of `servers` replicas.
+    /// Gateway `number`, which starts at `since` in front of `servers` replicas.
     pub(super) fn new(
         number: usize,
         mut router: Box<dyn Router>,
         servers: usize,
         config: &FleetConfig,
+        since: Time,
     ) -> Gateway {
         router.meet(servers);
         let view = View::new(servers, config.freshness, config.impairments.staleness_limit);
@@ -51,8 +55,12 @@ impl Gateway {
         let check_phase = Span::from_ps(phases.random_range(0..config.health.interval.as_ps()));
         let bucket = Bucket::new(&config.admission);
         let roster = Roster::new(servers, &config.health);
+        let sight = router.sight();
+        let FleetConfig { impairments, seed, .. } = config;
+        let listens = sight.kv_events && impairments.are_of_kv_events();
         Gateway {
-            sight: router.sight(),
+            index: listens.then(|| Subscriber::new(number, servers, since, *seed, impairments)),
+            sight,
             router,
             view,
             held: VecDeque::new(),

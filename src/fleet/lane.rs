@@ -1,8 +1,6 @@
 //! A lane: one replica, who listens to it, and what a gateway sees of it at a decision.
 
-use crate::observe::{Observer, Silence};
-use crate::random::{Purpose, Seed, mix};
-use crate::replica::block_keys::leading_keys;
+use crate::observe::Observer;
 use crate::replica::{Input, Limit, Replica};
 use crate::request::{Arrival, Request, RequestId};
 use crate::router::view::saturated;
@@ -12,6 +10,7 @@ use crate::router::{
 use crate::signals::Glimpse;
 use crate::time::{Span, Time};
 
+use super::kv_events::{Publisher, Subscriber};
 use super::pending::Pending;
 
 /// An input as a replica was given it.
@@ -30,8 +29,8 @@ pub(super) struct Lane<O> {
     pub(super) replica: Replica,
     pub(super) observer: O,
     pub(super) facts: Facts,
-    /// The same replica, living behind it: what an index of its KV events knows.
-    pub(super) late: Option<Box<Replica>>,
+    /// Who publishes its KV events, where anybody listens.
+    pub(super) publisher: Option<Box<Publisher>>,
     /// What it was given, where that is kept.
     pub(super) kept: Option<Vec<Delivery>>,
     /// When the last of what is on its way reaches the engine.
@@ -49,8 +48,8 @@ impl<O: Observer> Lane<O> {
         if let Some(kept) = &mut self.kept {
             kept.push(Delivery { at, order, input: input.clone() });
         }
-        if let Some(late) = &mut self.late {
-            late.deliver(at, order, input.clone());
+        if let Some(publisher) = &mut self.publisher {
+            publisher.deliver(at, order, input.clone());
         }
         self.replica.deliver(at, order, input);
     }
@@ -75,25 +74,13 @@ pub(super) struct Look<'a, O> {
     /// The request being decided, with its true length.
     pub(super) request: &'a Request,
     pub(super) impairments: &'a Impairments,
-    pub(super) seed: Seed,
+    /// What the gateway has been told of caches.
+    pub(super) index: Option<&'a mut Subscriber>,
     /// The gateway's number, and how many there are.
     pub(super) gateway: (u32, u32),
 }
 
 impl<O: Observer> Look<'_, O> {
-    /// Of the leading `blocks` blocks of a prompt at a replica, the first whose event this gateway never got. An event is of a
-    /// block and a replica, so it is lost for good: what is found behind it is not credited.
-    fn first_lost(&self, server: Server, arrival: &Arrival, block_size: u32, blocks: u32) -> u32 {
-        let mut keys = Vec::new();
-        leading_keys(arrival.id, &arrival.content, block_size, blocks, &mut keys);
-        let of_gateway = self.seed.derive(Purpose::EventLoss, u64::from(self.gateway.0)).0;
-        let lost = |key: &u64| {
-            let draw = mix(mix(of_gateway ^ server as u64) ^ key);
-            ((draw >> 11) as f64) < self.impairments.kv_event_loss * (1u64 << 53) as f64
-        };
-        keys.iter().position(lost).map_or(blocks, |place| place as u32)
-    }
-
     /// When what is decided now reaches an engine: behind all that is on its way there, such as word that a client has given up
     /// an earlier try.
     fn reaches(&self, server: Server) -> Time {
@@ -164,27 +151,16 @@ impl<O: Observer> Glance for Look<'_, O> {
     }
 
     fn cached_tokens(&mut self, server: Server, arrival: &Arrival) -> u32 {
-        let lane = &mut self.lanes[server];
-        let replica = match &mut lane.late {
-            Some(late) => {
-                let then =
-                    Time::ZERO + (self.now - Time::ZERO).saturating_sub(self.impairments.kv_event_delay);
-                late.advance(Limit::Time(then), &mut Silence);
-                late.take_events();
-                late
-            }
-            None => {
-                lane.advance(self.now);
-                &lane.replica
-            }
+        let Some(index) = &mut self.index else {
+            let lane = &mut self.lanes[server];
+            lane.advance(self.now);
+            let scheduler = lane.replica.scheduler();
+            return scheduler.cached_tokens(arrival.id, &arrival.content, arrival.prompt_tokens);
         };
-        let cached = replica.scheduler().cached_tokens(arrival.id, &arrival.content, arrival.prompt_tokens);
-        if self.impairments.kv_event_loss == 0.0 || cached == 0 {
-            return cached;
-        }
-        let block_size = lane.facts.engine.block_size;
-        let lost_at = self.first_lost(server, arrival, block_size, cached / block_size);
-        cached.min(lost_at * block_size)
+        let block_size = self.lanes[server].facts.engine.block_size;
+        let publishers = self.lanes.iter_mut().map(|lane| lane.publisher.as_deref_mut());
+        let leading = index.leading(arrival, block_size, self.now, publishers, self.impairments);
+        leading[server] * block_size
     }
 
     fn completion_ahead(

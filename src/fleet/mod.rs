@@ -17,6 +17,7 @@ mod gateway;
 pub mod health;
 pub mod hedging;
 pub mod incidents;
+mod kv_events;
 mod lane;
 mod link;
 mod listening;
@@ -34,6 +35,7 @@ use due::Due;
 pub use ending::Tally;
 use gateway::Gateway;
 use incidents::{Happened, Incidents, Process, Step, What};
+use kv_events::Publisher;
 pub use lane::Delivery;
 use lane::Lane;
 use link::{Leg, Link, Message};
@@ -134,19 +136,30 @@ impl<O: Observer + Send> Fleet<O> {
     pub fn new(config: FleetConfig, replicas: Vec<(Facts, O)>, routers: Vec<Box<dyn Router>>) -> Fleet<O> {
         assert!(!replicas.is_empty() && !routers.is_empty(), "a fleet has a replica and a gateway");
         let servers = replicas.len();
-        // Who reads KV events reads the past of an engine: a second copy of it that lives so much later.
-        let late_index = config.impairments.kv_event_delay > Span::ZERO
-            && routers.iter().any(|router| router.sight().kv_events);
-        let lanes = replicas.into_iter().enumerate().map(|(server, (facts, observer))| {
-            let mut replica = facts.replica(server, config.seed, Path::Fast);
-            replica.set_check(config.check);
-            let late = (late_index && facts.engine.enable_prefix_caching).then(|| Box::new(replica.clone()));
-            Lane { replica, observer, facts, late, kept: None, last_delivery: Time::ZERO }
-        });
+        let listened_to =
+            config.impairments.are_of_kv_events() && routers.iter().any(|router| router.sight().kv_events);
+        let lanes: Vec<_> = replicas
+            .into_iter()
+            .enumerate()
+            .map(|(server, (facts, observer))| {
+                let mut replica = facts.replica(server, config.seed, Path::Fast);
+                replica.set_check(config.check);
+                let publisher = (listened_to && facts.engine.enable_prefix_caching).then(|| {
+                    Box::new(Publisher::new(
+                        &facts,
+                        server,
+                        config.seed,
+                        routers.len(),
+                        config.impairments.kv_index,
+                    ))
+                });
+                Lane { replica, observer, facts, publisher, kept: None, last_delivery: Time::ZERO }
+            })
+            .collect();
         let gateways: Vec<Gateway> = routers
             .into_iter()
             .enumerate()
-            .map(|(number, router)| Gateway::new(number, router, servers, &config))
+            .map(|(number, router)| Gateway::new(number, router, servers, &config, Time::ZERO))
             .collect();
         let listening = Listening::of(gateways.iter().map(|gateway| gateway.sight)).and_to(&config);
         let tries_again =
@@ -154,7 +167,7 @@ impl<O: Observer + Send> Fleet<O> {
         let plan = config.incidents.clone();
         let gateways_go = plan.iter().any(|incident| matches!(incident.what, What::GatewayLost { .. }));
         let mut fleet = Fleet {
-            lanes: lanes.collect(),
+            lanes,
             due: Due::new(servers),
             gateways,
             processes: vec![Process::new(); servers],

@@ -122,7 +122,7 @@ impl<O: Observer + Send> Fleet<O> {
     ) -> Decision {
         let network = self.config.network;
         let count = self.gateways.len() as u32;
-        let Gateway { router, view, sight, .. } = &mut self.gateways[gateway];
+        let Gateway { router, view, sight, index, .. } = &mut self.gateways[gateway];
         let mut look = Look {
             now: self.now,
             lanes: &mut self.lanes,
@@ -132,7 +132,7 @@ impl<O: Observer + Send> Fleet<O> {
             way: self.config.decision_gap + network.router_to_replica + network.frontend,
             request,
             impairments: &self.config.impairments,
-            seed: self.config.seed,
+            index: index.as_mut(),
             gateway: (gateway as u32, count),
         };
         let decision = match sight.clairvoyant {

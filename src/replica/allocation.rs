@@ -3,7 +3,8 @@
 //! Knows what a request needs and what the cache holds. Does not know the order in which requests ask.
 //! After `vllm/v1/core/kv_cache_manager.py`.
 
-use super::block_keys::KeyChain;
+use super::block_keys::{KeyChain, Span, block_key};
+use super::kv_events::{Announced, EventLog, KvEvent};
 use super::scheduler::Scheduler;
 use super::sequence::{Slot, State};
 use super::step::Step;
@@ -136,9 +137,47 @@ impl Scheduler {
         if full <= sequence.held.registered {
             return;
         }
-        sequence.held.registered = full;
+        let before = std::mem::replace(&mut sequence.held.registered, full);
+        match self.publishes() {
+            Some(Announced::All) => self.announce(slot, before, full),
+            Some(Announced::Findable) => {
+                let findable = self.sequence(slot).identified_blocks().min(full);
+                self.announce(slot, before.min(findable), findable);
+            }
+            None => {}
+        }
+        let sequence = &mut self.sequences[slot as usize];
         let identified = sequence.identified_blocks().min(full);
         self.enter_table(slot, identified);
+    }
+
+    /// From here on it keeps events of what is cached and lost.
+    pub(super) fn publish(&mut self, announced: Announced) {
+        self.cache.log = Some(Box::new(EventLog::new(self.config.num_gpu_blocks, announced)));
+    }
+
+    /// What it keeps events of, if of anything.
+    pub(super) fn publishes(&self) -> Option<Announced> {
+        self.cache.log.as_ref().map(|log| log.announced)
+    }
+
+    /// The events since the last call.
+    pub(super) fn take_kv_events(&mut self) -> Vec<KvEvent> {
+        self.cache.log.as_mut().map_or_else(Vec::new, |log| log.take())
+    }
+
+    /// Tells those who listen of full blocks number `from` to `to`.
+    fn announce(&mut self, slot: Slot, from: u32, to: u32) {
+        let (spans, held) = self.sequences[slot as usize].spans(to);
+        let Some(log) = &mut self.cache.log else { return };
+        let mut span = spans.partition_point(|span| span.end <= from);
+        for block in from..to {
+            if spans[span].end == block {
+                span += 1;
+            }
+            let Span { key, start, .. } = spans[span];
+            log.stored(held.blocks[block as usize], block_key(key, block - start));
+        }
     }
 
     /// Puts the leading `count` blocks, all of them full, into the prefix-cache table.

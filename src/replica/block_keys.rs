@@ -100,7 +100,7 @@ fn identity(key: u64) -> BlockKey {
 
 /// Keys of the first `blocks` blocks of a request's tokens, if blocks had `block_size` tokens: as a gateway hashes prompts.
 /// Tokens without an identity make keys that no other request has.
-pub(crate) fn leading_keys(
+pub fn leading_keys(
     request: RequestId,
     content: &Content,
     block_size: u32,

@@ -119,6 +119,9 @@ impl Engine {
         (self.steps, self.literal_steps, self.check) = (before.steps, before.literal_steps, before.check);
         (self.ledger, self.ledger_until) = (before.ledger, at);
         self.jitter = before.jitter;
+        if let Some(announced) = before.scheduler.publishes() {
+            self.scheduler.publish(announced);
+        }
     }
 
     pub(super) fn scheduler(&self) -> &Scheduler {
@@ -407,6 +410,10 @@ impl Engine {
             }
         }
         if let Some(recorder) = &mut listeners.recorder {
+            let published = self.scheduler.take_kv_events();
+            if !published.is_empty() {
+                recorder.published(now, published);
+            }
             recorder.processed(done.index, now, &events[ended_from..], &self.scheduler);
         }
         self.read_gauges();

@@ -14,6 +14,7 @@
 use super::block_keys::BlockKey;
 pub(crate) use super::free_list::BlockId;
 use super::free_list::FreeList;
+use super::kv_events::EventLog;
 use super::prefix_table::{HeldSpan, Hits, PrefixTable};
 
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub(super) struct KvCache {
     free: FreeList,
     table: PrefixTable,
     evictions: u64,
+    /// What it tells others of itself, if it does.
+    pub(super) log: Option<Box<EventLog>>,
 }
 
 /// Blocks that a request holds, and what of them is known to whom.
@@ -50,7 +53,7 @@ impl KvCache {
     /// A pool of `num_gpu_blocks` blocks, the null block included; the free list is 1, 2, 3, ...
     pub(super) fn new(num_gpu_blocks: u32) -> KvCache {
         let (free, table) = (FreeList::new(num_gpu_blocks), PrefixTable::default());
-        KvCache { num_gpu_blocks, free, table, evictions: 0 }
+        KvCache { num_gpu_blocks, free, table, evictions: 0, log: None }
     }
 
     pub(super) fn free_count(&self) -> u32 {
@@ -109,8 +112,11 @@ impl KvCache {
     /// # Panics
     /// If fewer are free: the caller checks first.
     pub(super) fn take(&mut self, count: u32, blocks: &mut Vec<BlockId>) {
-        let table = &mut self.table;
+        let (table, before) = (&mut self.table, blocks.len());
         self.evictions += u64::from(self.free.take(count, blocks, |evicted| table.evict(evicted)));
+        if let Some(log) = &mut self.log {
+            log.taken(&blocks[before..]);
+        }
     }
 
     /// The same for one block.
@@ -119,6 +125,9 @@ impl KvCache {
         let (block, cached) = self.free.take_one(|evicted| table.evict(evicted));
         self.evictions += u64::from(cached);
         blocks.push(block);
+        if let Some(log) = &mut self.log {
+            log.taken(&[block]);
+        }
     }
 
     /// Whether taking `count` blocks would change what look-ups find.

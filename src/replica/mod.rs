@@ -10,6 +10,7 @@
 //! - [`output`]: what comes out of a step
 //! - `kv_cache`, `free_list`: which blocks they get; `prefix_table`, `twins`, `block_keys`: what the prefix
 //!   cache still holds, by its content
+//! - [`kv_events`]: what it tells of its prefix cache
 //! - `sequence`: one request inside, and the queue it waits in
 //! - `engine`: when each step happens
 //! - `decode_clock`, with `clock_compose`, `clock_end` and `clock_settle`: decodes without a visit to each at
@@ -29,7 +30,7 @@ use crate::step_time::{Batch, StepTime};
 use crate::time::Time;
 
 mod allocation;
-pub(crate) mod block_keys;
+pub mod block_keys;
 mod clock_compose;
 mod clock_end;
 mod clock_settle;
@@ -42,6 +43,7 @@ pub(crate) mod inbox;
 mod jitter;
 mod jump;
 mod kv_cache;
+pub mod kv_events;
 mod life;
 pub mod lockstep;
 pub mod output;
@@ -56,6 +58,7 @@ use engine::{Engine, Listeners};
 pub use imagine::Lengths;
 use inbox::Inbox;
 pub use jitter::Jitter;
+pub use kv_events::{Announced, KvEvent};
 pub use life::Control;
 use life::Life;
 pub use output::EngineEvent;
@@ -104,8 +107,10 @@ pub trait Recorder {
     fn load_finished(&mut self, id: RequestId);
     /// A request was aborted before the next schedule() call.
     fn aborted(&mut self, id: RequestId);
-    /// The process died, and everything in it. Recordings hold none of that.
-    fn crashed(&mut self) {}
+    /// The process died at `at`, and everything in it. Recordings hold none of that.
+    fn crashed(&mut self, _at: Time) {}
+    /// Changes of its prefix cache left with the output being processed at `at`, from an engine that publishes them.
+    fn published(&mut self, _at: Time, _events: Vec<KvEvent>) {}
 }
 
 /// One engine: deliver, advance, look.
@@ -131,6 +136,13 @@ impl Replica {
             events: Vec::new(),
             life: Life::new(step_time),
         }
+    }
+
+    /// The same, publishing what it caches and loses. Meant for the literal path: on the fast one blocks that nobody else could
+    /// ask for are announced late.
+    pub fn publishing(mut self, announced: Announced) -> Replica {
+        self.engine.scheduler.publish(announced);
+        self
     }
 
     /// The same, whose steps scatter around their price.

@@ -26,6 +26,7 @@ pub mod in_flight;
 pub mod in_flight_tokens;
 pub mod join_idle_queue;
 pub mod judged;
+pub mod kv_index;
 pub mod latency_average;
 pub mod latency_model;
 pub mod least_kv;

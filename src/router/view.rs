@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::kv_index::IndexLimits;
 use super::{Freshness, Mine, Server};
 use crate::random::{Purpose, Seed};
 use crate::replica::{EngineConfig, Jitter, Path, Replica};
@@ -54,12 +55,24 @@ pub struct Impairments {
     pub poll_loss: f64,
     /// Gauges older than this are taken for those of a replica that can take nothing more.
     pub staleness_limit: Option<Span>,
-    /// From a change in a replica's cache until gateways know.
+    /// From the output with which KV events leave an engine until gateways have them.
     pub kv_event_delay: Span,
-    /// Share of blocks whose events a gateway never gets.
+    /// Share of batches of KV events, gateway by gateway, that get lost on the way.
     pub kv_event_loss: f64,
+    /// From seeing that a batch is missing until it comes in, if it can be asked for again.
+    pub kv_event_replay: Option<Span>,
+    /// How much of what KV events tell is remembered.
+    pub kv_index: IndexLimits,
     /// Gateways tell each other, at once, what they send and hear.
     pub shared: bool,
+}
+
+impl Impairments {
+    /// Whether what gateways know of caches by KV events may differ from what is there.
+    pub fn are_of_kv_events(&self) -> bool {
+        let late = self.kv_event_delay > Span::ZERO || self.kv_event_replay.is_some();
+        late || self.kv_event_loss > 0.0 || self.kv_index != IndexLimits::default()
+    }
 }
 
 /// What stale gauges are taken for: nothing is free, and very many wait.

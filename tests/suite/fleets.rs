@@ -9,6 +9,7 @@ use tailcast::observe::Silence;
 use tailcast::random::Seed;
 use tailcast::replica::EngineConfig;
 use tailcast::request::{Arrival, Finish, Outcome};
+use tailcast::router::kv_index::IndexLimits;
 use tailcast::router::{
     Decision, Facts, Feedback, Freshness, Glance, Impairments, POLICIES, Router, Server, Sight, policies,
 };
@@ -82,6 +83,8 @@ fn impairments() -> impl Strategy<Value = Impairments> {
             staleness_limit: stale.map(Span::from_ms),
             kv_event_delay: Span::from_ms(delay),
             kv_event_loss,
+            kv_event_replay: stale.map(Span::from_ms),
+            kv_index: IndexLimits::default(),
             shared,
         }
     });
@@ -227,17 +230,20 @@ proptest! {
     #[test]
     fn kv_events_tell_what_will_be_found(setting in setting()) {
         let jobs = jobs(setting.seed, setting.requests, setting.rate_per_s);
-        let network = Network::default();
-        let impairments = Impairments::default();
-        let config = FleetConfig { end: End::Drain, network, impairments, decision_gap: Span::ZERO, ..setting.config.clone() };
-        let setting = Setting { config, servers: 1, gateways: 1, ..setting };
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let mut source = Users { jobs: jobs.clone(), sent: 0, ready: vec![Time::ZERO] };
-        let outcomes = run(&setting, vec![Box::new(Asks { told: told.clone() })], &mut source);
-        for ((outcome, cached), job) in outcomes.iter().zip(told.lock().unwrap().iter()).zip(&jobs) {
-            if outcome.finish != Finish::TooLong {
-                let most = (job.request.prompt_tokens - 1) / 16 * 16;
-                prop_assert_eq!(outcome.engine.as_ref().unwrap().cached_tokens, most.min(*cached));
+        // The engine itself, and an index of events that loses nothing: with nobody else there both know everything.
+        let forgets_in_a_day = IndexLimits { ttl: Some(Span::from_ms(86_400_000)), ..IndexLimits::default() };
+        for kv_index in [IndexLimits::default(), forgets_in_a_day] {
+            let (network, impairments) = (Network::default(), Impairments { kv_index, ..Impairments::default() });
+            let config = FleetConfig { end: End::Drain, network, impairments, decision_gap: Span::ZERO, ..setting.config.clone() };
+            let setting = Setting { config, servers: 1, gateways: 1, ..setting.clone() };
+            let told = Arc::new(Mutex::new(Vec::new()));
+            let mut source = Users { jobs: jobs.clone(), sent: 0, ready: vec![Time::ZERO] };
+            let outcomes = run(&setting, vec![Box::new(Asks { told: told.clone() })], &mut source);
+            for ((outcome, cached), job) in outcomes.iter().zip(told.lock().unwrap().iter()).zip(&jobs) {
+                if outcome.finish != Finish::TooLong {
+                    let most = (job.request.prompt_tokens - 1) / 16 * 16;
+                    prop_assert_eq!(outcome.engine.as_ref().unwrap().cached_tokens, most.min(*cached));
+                }
             }
         }
     }

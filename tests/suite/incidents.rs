@@ -130,7 +130,8 @@ fn a_pinned_session_keeps_its_replica_busy() {
     assert_eq!(spread, [10; 4]);
 }
 
-/// Events that are late or lost: the index knows less than the engines, and a prefix is computed more often.
+/// Events that are late, lost or forgotten: the index knows less than the engines, and a prefix is computed more often. What is
+/// lost can be asked for again.
 #[test]
 fn late_and_lost_events_cost_hits() {
     let hits = |view: &str| {
@@ -145,9 +146,18 @@ fn late_and_lost_events_cost_hits() {
         let jobs: Arc<[_]> = jobs(&scenario, None, 0).unwrap().into();
         run(&scenario, &jobs, 0, true, Keep::Nothing).unwrap().summary.prefix_cache_hit_rate
     };
-    let (fresh, late, lost) =
-        (hits("kv_event_delay_ms = 0.0"), hits("kv_event_delay_ms = 20000.0"), hits("kv_event_loss = 0.9"));
-    assert!(fresh > late + 0.05 && fresh > lost + 0.05, "{fresh} {late} {lost}");
+    let fresh = hits("kv_event_delay_ms = 0.0");
+    for less in [
+        "kv_event_delay_ms = 20000.0",
+        "kv_event_loss = 0.9",
+        "kv_index_ttl_s = 2.0",
+        "kv_index_blocks = 2000",
+        "kv_event_loss = 0.9, kv_event_replay_ms = 20000.0",
+    ] {
+        assert!(fresh > hits(less) + 0.05, "{less}: {} of {fresh}", hits(less));
+    }
+    let asked_for_again = hits("kv_event_loss = 0.9, kv_event_replay_ms = 10.0");
+    assert!(asked_for_again > hits("kv_event_loss = 0.9") + 0.05, "{asked_for_again}");
 }
 
 /// A policy of somebody's that keeps everything at the gateway: the run ends all the same, with nothing done.
@@ -155,4 +165,36 @@ fn late_and_lost_events_cost_hits() {
 fn who_is_held_for_ever_does_not_hold_the_run() {
     let script = r#"router = { policy = "script", parameters = { source = 'fn choose(request, replicas) { let w = replicas[0].waiting; "hold" }' } }"#;
     assert_eq!(served(script, &burst(5, 100), 2), (vec![0, 0], 5));
+}
+
+/// llm-d's index knows ten replicas of a block unless it is told otherwise; a fleet that is larger is told so, others know all.
+#[test]
+fn a_product_keeps_its_own_index() {
+    let resolved = |policy: &str, count: u32, view: &str| {
+        let text = format!(
+            "[workload]\nrequests = 1\narrivals = {{ rate_per_s = 1.0 }}\n\
+             prompt_tokens = {{ distribution = \"fixed\", tokens = 20 }}\noutput_tokens = {{ distribution = \"fixed\", tokens = 3 }}\n\
+             [[replicas]]\ncount = {count}\nmodel = \"llama-3.1-8b\"\ngpu = \"a100-80-sxm\"\n\
+             [router]\npolicy = \"{policy}\"\nview = {{ {view} }}\n"
+        );
+        Loaded::from_text("index", Path::new(""), text, &[]).unwrap().resolve()
+    };
+    let known = |policy: &str, count: u32, view: &str| {
+        let scenario = resolved(policy, count, view).unwrap();
+        let told = scenario.marks.iter().any(|mark| mark.contains("podCacheSize"));
+        (scenario.router.impairments.kv_index.replicas_per_block.map(|most| most.get()), told)
+    };
+    assert_eq!(known("epp-precise", 12, ""), (Some(10), true));
+    assert_eq!(known("epp-precise", 10, ""), (Some(10), false));
+    assert_eq!(known("epp-precise", 12, "kv_index_replicas_per_block = 0"), (None, false));
+    assert_eq!(known("epp-precise", 12, "kv_index_replicas_per_block = 3"), (Some(3), false));
+    assert_eq!(known("dynamo-kv", 12, ""), (None, false));
+    for (wrong, told) in [
+        ("kv_index_blocks = 0", "at least 1 block"),
+        ("kv_index_ttl_s = 0.0", "expected"),
+        ("kv_event_replay_ms = -1.0", "expected"),
+    ] {
+        let error = resolved("epp-precise", 2, wrong).unwrap_err().to_string();
+        assert!(error.contains(told), "{wrong}: {error}");
+    }
 }

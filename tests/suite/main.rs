@@ -16,6 +16,7 @@ mod gateways;
 mod golden;
 mod incidents;
 mod jumps;
+mod kv_events;
 mod laws;
 mod lockstep;
 mod queues;

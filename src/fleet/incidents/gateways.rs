@@ -92,7 +92,7 @@ impl<O: Observer + Send> Fleet<O> {
         let Gateway { lost, renewals, .. } = self.gateways[gateway];
         let (lost, renewals) = (lost + 1, renewals + 1);
         let router = (ends.new_router)(gateway, renewals);
-        let mut new = Gateway::new(gateway, router, self.lanes.len(), &self.config);
+        let mut new = Gateway::new(gateway, router, self.lanes.len(), &self.config, self.now);
         (new.lost, new.renewals) = (lost, renewals);
         for (server, process) in self.processes.iter().enumerate() {
             match process.stage {

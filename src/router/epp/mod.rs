@@ -32,6 +32,10 @@ use scorers::{ColdRoutes, Known, ScorerPlugin};
 /// How old scraped gauges are: `--refresh-metrics-interval`.
 pub const FRESHNESS: Freshness = Freshness::Polled { interval: Span::from_ms(50) };
 
+/// Replicas that the precise producer's index knows of one block unless it is told otherwise: `podCacheSize` of llm-d's
+/// `kvblock/in_memory.go`.
+pub const POD_CACHE_SIZE: usize = 10;
+
 /// Where an endpoint's cached prefix is known from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]

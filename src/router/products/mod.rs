@@ -7,6 +7,7 @@
 //! - `picker_config`: llm-d's configuration, plugin by plugin
 
 use super::epp;
+use super::kv_index::IndexLimits;
 
 mod offers;
 mod picker_config;
@@ -85,7 +86,7 @@ impl Offer {
         all
     }
 
-    fn written(&self, own: &toml::Table) -> Written {
+    fn written(&self, own: &toml::Table, kv_index: IndexLimits) -> Written {
         match self.says {
             Says::Words(words) => self.in_words(words, own),
             Says::Plugins(defaults) => {
@@ -94,7 +95,8 @@ impl Offer {
                 let (plugins, others): (toml::Table, toml::Table) =
                     own.clone().into_iter().partition(|(key, _)| all.contains_key(key));
                 all.extend(plugins);
-                let mut written = picker_config::written(&all.try_into().unwrap_or_else(|_| defaults()));
+                let all = all.try_into().unwrap_or_else(|_| defaults());
+                let mut written = picker_config::written(&all, kv_index);
                 written.unsaid.extend(others);
                 written
             }
@@ -151,10 +153,10 @@ pub fn find(name: &str) -> Option<&'static Product> {
 }
 
 impl Product {
-    /// Its configuration for the offer of this name, with the parameters that a scenario sets.
-    pub fn configuration(&self, name: &str, own: &toml::Table) -> Option<Written> {
+    /// Its configuration for the offer of this name, with the parameters and the index of KV events that a scenario sets.
+    pub fn configuration(&self, name: &str, own: &toml::Table, kv_index: IndexLimits) -> Option<Written> {
         let offer = self.offers.iter().find(|offer| offer.name == name)?;
-        let Written { text, unsaid } = offer.written(own);
+        let Written { text, unsaid } = offer.written(own, kv_index);
         // Not `format!`: stanzas have braces of their own, and the place is the last pair without anything in it.
         let place = self.frame.rfind("{}")?;
         let text = [&self.frame[..place], &text, &self.frame[place + 2..]].concat();
@@ -176,7 +178,8 @@ mod tests {
                 assert_eq!(parameters.is_empty(), offer.parameters.is_empty(), "{}", offer.parameters);
                 let built = policies::build(offer.policy, &parameters, Seed(0), 0);
                 assert!(built.is_ok(), "{}: {}", product.name, offer.name);
-                let Written { text, unsaid } = product.configuration(offer.name, &parameters).unwrap();
+                let Written { text, unsaid } =
+                    product.configuration(offer.name, &parameters, IndexLimits::default()).unwrap();
                 assert!(unsaid.is_empty() && !text.contains("{}") && text.ends_with('\n'), "{text}");
                 let same = product.offers.iter().filter(|other| other.name == offer.name);
                 assert_eq!(same.count(), 1, "{}: {}", product.name, offer.name);
@@ -188,7 +191,8 @@ mod tests {
     #[test]
     fn a_choice_is_written_as_the_product_reads_it() {
         let of = |product: &str, name: &str, own: &str| {
-            let written = find(product).unwrap().configuration(name, &own.parse().unwrap());
+            let (own, kv_index) = (own.parse().unwrap(), IndexLimits::default());
+            let written = find(product).unwrap().configuration(name, &own, kv_index);
             written.map(|written| (written.text, written.unsaid.keys().cloned().collect::<Vec<_>>()))
         };
         let text = |product: &str, name: &str, own: &str| of(product, name, own).unwrap().0;
@@ -243,7 +247,8 @@ mod tests {
         ];
         for (name, plugins) in cases {
             let own = "ties = \"first\"".parse().unwrap();
-            let Written { text, unsaid } = find("llm-d").unwrap().configuration(name, &own).unwrap();
+            let llm_d = find("llm-d").unwrap();
+            let Written { text, unsaid } = llm_d.configuration(name, &own, IndexLimits::default()).unwrap();
             assert!(text.ends_with(&format!("EndpointPickerConfig\n{plugins}\n")), "{text}");
             // What no plugin has is not taken for set.
             assert_eq!(unsaid, own);

@@ -3,11 +3,14 @@
 //! Knows the plugins' parameters by the names that llm-d's documents have. What it has no name for is handed back, so that nobody
 //! takes it for set.
 
+use std::num::NonZeroUsize;
+
 use serde::Serialize;
 
 use super::Written;
 use crate::router::epp::pickers::PickerPlugin;
-use crate::router::epp::{Parameters, PrefixProducer};
+use crate::router::epp::{POD_CACHE_SIZE, Parameters, PrefixProducer};
+use crate::router::kv_index::IndexLimits;
 
 /// Parameters by their names here and there.
 const NAMES: [(&str, &str); 15] = [
@@ -97,8 +100,28 @@ fn taken_apart<P: Serialize + serde::de::DeserializeOwned>(plugin: &P) -> (Strin
     (kind, keys)
 }
 
-/// The configuration that has these parameters.
-pub(super) fn written(parameters: &Parameters) -> Written {
+/// Replicas of a block that the index can be told to know.
+const MOST_PODS_PER_KEY: usize = 65_535;
+
+/// The parameters of the precise producer that are not its defaults, and what it has no name for.
+fn of_index(limits: IndexLimits, unsaid: &mut toml::Table) -> String {
+    let mut text = String::new();
+    let pods = limits.replicas_per_block.map_or(MOST_PODS_PER_KEY, NonZeroUsize::get);
+    if limits.blocks.is_some() || pods != POD_CACHE_SIZE {
+        text += "    indexerConfig:\n      kvBlockIndexConfig:\n        inMemoryConfig:\n";
+        if let Some(blocks) = limits.blocks {
+            text += &format!("          size: {blocks}\n");
+        }
+        text += &format!("          podCacheSize: {pods}\n");
+    }
+    if let Some(ttl) = limits.ttl {
+        unsaid.insert("router.view.kv_index_ttl_s".into(), ttl.as_s().into());
+    }
+    text
+}
+
+/// The configuration that has these parameters, and this index of KV events.
+pub(super) fn written(parameters: &Parameters, kv_index: IndexLimits) -> Written {
     let mut lists = Lists::default();
     match &parameters.prefix {
         PrefixProducer::ApproxPrefixCacheProducer { parameters } => {
@@ -111,10 +134,12 @@ pub(super) fn written(parameters: &Parameters) -> Written {
         }
         PrefixProducer::PrecisePrefixCacheProducer { speculative_ttl_s } => {
             lists.add("precise-prefix-cache-producer", &toml::Table::new());
+            let mut own = of_index(kv_index, &mut lists.unsaid);
             if *speculative_ttl_s > 0.0 {
-                lists.plugins += &format!(
-                    "  parameters:\n    speculativeIndexing: true\n    speculativeTTL: {speculative_ttl_s}s\n"
-                );
+                own += &format!("    speculativeIndexing: true\n    speculativeTTL: {speculative_ttl_s}s\n");
+            }
+            if !own.is_empty() {
+                lists.plugins += &format!("  parameters:\n{own}");
             }
         }
     }
@@ -151,7 +176,8 @@ mod tests {
     fn of(parameters: &str) -> Written {
         let mut all = toml::Table::try_from(Parameters::default()).unwrap();
         all.extend(parameters.parse::<toml::Table>().unwrap());
-        written(&all.try_into().unwrap())
+        let ten = IndexLimits { replicas_per_block: NonZeroUsize::new(10), ..IndexLimits::default() };
+        written(&all.try_into().unwrap(), ten)
     }
 
     #[test]
@@ -181,6 +207,25 @@ mod tests {
         ] {
             assert!(own.text.contains(line), "{line}\n{}", own.text);
         }
+    }
+
+    #[test]
+    fn an_index_that_is_not_the_usual_one_is_written() {
+        let parameters = Parameters {
+            prefix: PrefixProducer::PrecisePrefixCacheProducer { speculative_ttl_s: 0.0 },
+            ..Parameters::default()
+        };
+        let of = |blocks, replicas_per_block, ttl| {
+            let [blocks, replicas_per_block] = [blocks, replicas_per_block].map(NonZeroUsize::new);
+            written(&parameters, IndexLimits { blocks, replicas_per_block, ttl })
+        };
+        assert!(!of(0, 10, None).text.contains("parameters"));
+        let small = of(5_000, 64, Some(crate::time::Span::from_ms(2_500)));
+        let lines = "- type: precise-prefix-cache-producer\n  parameters:\n    indexerConfig:\n      kvBlockIndexConfig:\n        \
+                     inMemoryConfig:\n          size: 5000\n          podCacheSize: 64\n";
+        assert!(small.text.contains(lines), "{}", small.text);
+        assert_eq!(small.unsaid.to_string(), "\"router.view.kv_index_ttl_s\" = 2.5\n");
+        assert!(of(0, 0, None).text.contains("podCacheSize: 65535\n"));
     }
 
     #[test]

@@ -394,13 +394,27 @@ pub struct ViewFile {
     /// Gauges older than this count as those of a saturated replica, milliseconds; llm-d's detector has 200.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub staleness_limit_ms: Option<f64>,
-    /// From a change in a replica's prefix cache until gateways know of it by KV events, milliseconds: a step and the way; 25 unless
-    /// given.
+    /// From the output with which KV events leave an engine until gateways have them, milliseconds; 5 unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kv_event_delay_ms: Option<f64>,
-    /// Share of blocks whose events a gateway never gets.
+    /// Share of batches of KV events, one a step in which something changed, that get lost on the way to a gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kv_event_loss: Option<f64>,
+    /// A gateway that sees by a later batch that one is missing asks for it again and has it after so many milliseconds. Unless
+    /// given nobody asks, as in llm-d; Dynamo's router does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_event_replay_ms: Option<f64>,
+    /// Blocks that a gateway's index of KV events holds, over all replicas; those neither told nor found for longest go first. Any
+    /// number unless given; llm-d's `inMemoryConfig.size` is 100,000,000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_index_blocks: Option<u64>,
+    /// Replicas that the index knows of one block, those told last; llm-d's `podCacheSize`. Unless given 10 with llm-d's policies and
+    /// any number with others; 0 is any number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_index_replicas_per_block: Option<u64>,
+    /// What the index was told so long ago is forgotten, seconds; never unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_index_ttl_s: Option<f64>,
     /// Characters that a token of this traffic has. Gateways without a tokenizer count four; unless given, everybody knows how many
     /// tokens a prompt has.
     #[serde(skip_serializing_if = "Option::is_none")]

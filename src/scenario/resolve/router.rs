@@ -1,10 +1,14 @@
 //! The router: a policy by name, its parameters, and how old what it sees is.
 
 use std::io::Read;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use super::events::positive_span_s;
 use super::{Fault, RouterPlan, at_least_one, fault, positive, span_ms};
 use crate::random::Seed;
+use crate::router::epp::POD_CACHE_SIZE;
+use crate::router::kv_index::IndexLimits;
 use crate::router::{Freshness, Impairments, POLICIES, PolicyError, Sight, policies};
 use crate::scenario::error::{in_words, nearest_or_all};
 use crate::scenario::file::{RouterFile, ScenarioFile};
@@ -153,12 +157,22 @@ pub(super) fn router(
             format!("expected 0.5 to 16 characters, got {characters}"),
         ));
     }
+    let impairments = impairments(router, freshness, built.sight(), marks)?;
+    let replicas: u64 = file.replicas.iter().map(|kind| u64::from(kind.count)).sum();
+    let known = impairments.kv_index.replicas_per_block.map_or(u64::MAX, |most| most.get() as u64);
+    if replicas > known && router.view.kv_index_replicas_per_block.is_none() {
+        marks.push(format!(
+            "{}: llm-d's index knows {known} replicas of a block unless told otherwise (podCacheSize), and there are {replicas}; \
+             router.view.kv_index_replicas_per_block",
+            router.policy
+        ));
+    }
     Ok(RouterPlan {
         characters_per_token,
         policy: router.policy.clone(),
         parameters,
         gateways: router.replicas,
-        impairments: impairments(router, freshness, built.sight(), marks)?,
+        impairments,
         freshness,
         decision_gap: span_ms("router.decision_gap_ms", router.decision_gap_ms)?,
     })
@@ -184,9 +198,27 @@ pub(super) fn parameter_fault(table: &str, reason: &str) -> Fault {
     }
 }
 
-/// From a change in an engine's cache until gateways know of it, unless the scenario says: events leave with the output of a
-/// step, some 20 ms, and take some milliseconds to arrive (section (c) of the field's catalogue: "step + ms").
-const KV_EVENT_DELAY_MS: f64 = 25.0;
+/// From the output with which KV events leave an engine until gateways have them, unless the scenario says: some milliseconds
+/// (section (c) of the field's catalogue: "step + ms").
+const KV_EVENT_DELAY_MS: f64 = 5.0;
+
+/// How much of KV events is remembered.
+fn kv_index(router: &RouterFile) -> Result<IndexLimits, Fault> {
+    let view = &router.view;
+    let of_llm_d = ["epp-", "sticky-until-saturated"].iter().any(|name| router.policy.starts_with(name));
+    let usual = if of_llm_d { POD_CACHE_SIZE as u64 } else { 0 };
+    let count = |most: u64| NonZeroUsize::new(usize::try_from(most).unwrap_or(usize::MAX));
+    let blocks = view.kv_index_blocks.map(|blocks| {
+        let few = || fault("router.view.kv_index_blocks", "expected at least 1 block, got 0");
+        count(blocks).ok_or_else(|| few().help("leave it out for an index that holds everything"))
+    });
+    let ttl = view.kv_index_ttl_s.map(|ttl_s| positive_span_s("router.view.kv_index_ttl_s", ttl_s));
+    Ok(IndexLimits {
+        blocks: blocks.transpose()?,
+        replicas_per_block: count(view.kv_index_replicas_per_block.unwrap_or(usual)),
+        ttl: ttl.transpose()?,
+    })
+}
 
 /// What is seen late, or not at all.
 fn impairments(
@@ -230,12 +262,15 @@ fn impairments(
         let path = at("staleness_limit_ms");
         positive(&path, ms).and_then(|ms| span_ms(&path, ms))
     });
+    let replay = view.kv_event_replay_ms.map(|ms| span_ms(&at("kv_event_replay_ms"), ms));
     Ok(Impairments {
         scrape,
         poll_loss: share("poll_loss", view.poll_loss)?,
         staleness_limit: staleness_limit.transpose()?,
         kv_event_delay: if sight.kv_events { kv_event_delay } else { Span::ZERO },
         kv_event_loss: share("kv_event_loss", view.kv_event_loss)?,
+        kv_event_replay: replay.transpose()?,
+        kv_index: if sight.kv_events { kv_index(router)? } else { IndexLimits::default() },
         shared: view.shared.unwrap_or(false),
     })
 }
