@@ -7,7 +7,7 @@ use super::{
     CliError, CompareOptions, Pace, RunOptions, check_that_keys_are_read, print, progress, results, say,
 };
 use crate::report::{json, text};
-use crate::router::products::{self, Offer, Product, Written};
+use crate::router::products::{self, Chosen, Offer, Product, Written};
 use crate::router::{COMPARED, POLICIES, policies};
 use crate::scenario::Loaded;
 use crate::scenario::error::nearest_or_all;
@@ -150,8 +150,14 @@ fn deployed(product: &Product, comparison: &Comparison, contenders: &[Contender]
         false => format!(" (cannot be told from it: {})", equals.join(", ")),
     };
     let winner = contenders.iter().find(|contender| contender.name == best.name);
-    let written = winner.map(|winner| &winner.scenario.router).and_then(|router| {
-        product.configuration(&best.name, &router.parameters, router.impairments.kv_index)
+    let written = winner.and_then(|winner| {
+        let router = &winner.scenario.router;
+        let chosen = Chosen {
+            parameters: &router.parameters,
+            kv_index: router.reads_kv_events.then_some(router.impairments.kv_index),
+            block_size: winner.scenario.replicas[0].facts.engine.block_size,
+        };
+        product.configuration(&best.name, chosen)
     });
     let Some(Written { text, unsaid }) = written else { return String::new() };
     let by_hand: Vec<String> = unsaid.iter().map(|(key, value)| format!("# {key} = {value}\n")).collect();

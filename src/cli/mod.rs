@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::router::{PolicyInfo, policies};
+use crate::router::policies;
 use crate::scenario::Loaded;
 use crate::scenario::file::PredictorFile;
 use crate::study::compare::{Comparison, Contender, Repetitions};
@@ -230,10 +230,15 @@ fn check_that_keys_are_read(loaded: &Loaded, contenders: &[Contender]) -> Result
         || view.kv_index_blocks.is_some()
         || view.kv_index_replicas_per_block.is_some()
         || view.kv_index_ttl_s.is_some();
-    // The endpoint picker's prefix producer may be the precise one whatever the composition's own is.
-    let reads_events =
-        |policy: &&PolicyInfo| policy.reads.contains("KV events") || policy.name.starts_with("epp-");
-    if of_events && !policies().any(reads_events) {
+    // Of policies that the file names and nobody compares now, parameters are not known.
+    let might = |name: &str| {
+        let policy = policies::find(name).ok();
+        policy.is_some_and(|policy| policy.reads.contains("KV events") || name.starts_with("epp-"))
+    };
+    let is_compared = |name: &str| contenders.iter().any(|other| other.scenario.router.policy == name);
+    let read = contenders.iter().any(|contender| contender.scenario.router.reads_kv_events)
+        || loaded.policies_named().any(|name| !is_compared(name) && might(name));
+    if of_events && !read {
         return unused("KV events", "epp-precise");
     }
     let workload = &loaded.file.workload;

@@ -293,7 +293,7 @@ impl Recorder for Booking<'_> {
         }
     }
 
-    fn crashed(&mut self, _at: Time) {
+    fn crashed(&mut self) {
         self.live.clear();
         self.in_flight.clear();
     }

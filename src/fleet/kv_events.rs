@@ -2,12 +2,17 @@
 //!
 //! Knows batches of events, how long they take and which get lost. Does not know what policies make of an index.
 //!
+//! A process that dies tells nobody. What a gateway was told of it stands until its checks have failed, as llm-d forgets a pod and
+//! Dynamo a worker when they drop it; a partition alone leaves it standing.
+//!
 //! A replica is a function of what it was given, so its events are those of a second copy of it that lives later, on the
 //! literal path: there every step has its output, with which events leave. Nobody but gateways that read events pays for it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::Fleet;
+use crate::observe::Observer;
 use crate::random::{Purpose, Seed, mix};
 use crate::replica::block_keys::leading_keys;
 use crate::replica::{
@@ -76,10 +81,6 @@ impl Recorder for Wire<'_> {
     fn processed(&mut self, _: u64, _: Time, _: &[EngineEvent], _: &Scheduler) {}
     fn load_finished(&mut self, _: RequestId) {}
     fn aborted(&mut self, _: RequestId) {}
-
-    fn crashed(&mut self, at: Time) {
-        self.published(at, vec![KvEvent::Cleared]);
-    }
 
     fn published(&mut self, at: Time, events: Vec<KvEvent>) {
         let batch = Batch { at, number: *self.published, events: events.into() };
@@ -173,6 +174,21 @@ impl Subscriber {
         &self.found
     }
 
+    /// A replica's process is known to be gone.
+    fn forget<'a>(
+        &mut self,
+        server: Server,
+        now: Time,
+        publishers: impl Iterator<Item = Option<&'a mut Publisher>>,
+        impairments: &Impairments,
+    ) {
+        self.catch_up(now, publishers, impairments);
+        let feed = &mut self.feeds[server];
+        feed.missing.clear();
+        feed.inbox.clear();
+        self.index.cleared(server);
+    }
+
     /// Takes in what has arrived by `now`, in the order in which it has.
     fn catch_up<'a>(
         &mut self,
@@ -202,9 +218,18 @@ impl Subscriber {
                 match event {
                     KvEvent::Stored(key) => self.index.stored(server, key, at),
                     KvEvent::Removed(key) => self.index.removed(server, key),
-                    KvEvent::Cleared => self.index.cleared(server),
                 }
             }
+        }
+    }
+}
+
+impl<O: Observer> Fleet<O> {
+    /// A gateway has found that a replica's process is gone, and with it what it had cached.
+    pub(super) fn forget_blocks(&mut self, gateway: usize, server: Server) {
+        if let Some(index) = &mut self.gateways[gateway].index {
+            let publishers = self.lanes.iter_mut().map(|lane| lane.publisher.as_deref_mut());
+            index.forget(server, self.now, publishers, &self.config.impairments);
         }
     }
 }

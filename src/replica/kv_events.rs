@@ -17,8 +17,6 @@ pub enum KvEvent {
     Stored(u64),
     /// A block with this content was taken for something else.
     Removed(u64),
-    /// Nothing is cached any more.
-    Cleared,
 }
 
 /// Which blocks an engine tells of.

@@ -93,7 +93,7 @@ impl Replica {
             while let Some((at, control)) = self.life.orders.pop_front_if(|(at, _)| *at <= moment) {
                 self.live_without_orders(Limit::Time(at), listeners);
                 if let (Control::Crash, Some(recorder)) = (control, &mut listeners.recorder) {
-                    recorder.crashed(at);
+                    recorder.crashed();
                 }
                 self.obey(at, control);
             }

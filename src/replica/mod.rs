@@ -107,8 +107,8 @@ pub trait Recorder {
     fn load_finished(&mut self, id: RequestId);
     /// A request was aborted before the next schedule() call.
     fn aborted(&mut self, id: RequestId);
-    /// The process died at `at`, and everything in it. Recordings hold none of that.
-    fn crashed(&mut self, _at: Time) {}
+    /// The process died, and everything in it. Recordings hold none of that.
+    fn crashed(&mut self) {}
     /// Changes of its prefix cache left with the output being processed at `at`, from an engine that publishes them.
     fn published(&mut self, _at: Time, _events: Vec<KvEvent>) {}
 }

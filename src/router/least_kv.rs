@@ -46,3 +46,24 @@ impl Router for LeastKv {
         Decision::Send(self.picker.least(scores))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::router::tests::{Scene, policy, prompt};
+
+    #[test]
+    fn the_least_used_cache_whatever_is_in_flight() {
+        let mut router = policy("least-kv", "ties = \"first\"");
+        let mut scene = Scene::in_flight(&[0, 7, 0]);
+        for (signals, (used, usable)) in
+            scene.signals.iter_mut().zip([(300, 1_000), (350, 2_000), (180, 1_000)])
+        {
+            (signals.kv_blocks_used, signals.kv_blocks_usable) = (used, usable);
+        }
+        // 30 %, 17.5 % and 18 %.
+        assert_eq!(scene.send(&mut *router, &prompt(0, 1, 10)), 1);
+        scene.signals[1].kv_blocks_used = 360;
+        // 18 % twice.
+        assert_eq!(scene.send(&mut *router, &prompt(1, 1, 10)), 1);
+    }
+}

@@ -59,3 +59,33 @@ impl Router for LeastRequest {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::request::RequestId;
+    use crate::router::Feedback;
+    use crate::router::tests::{Scene, policy, prompt};
+
+    #[test]
+    fn the_fewest_in_flight_and_equals_by_their_rule() {
+        let mut router = policy("least-request", "ties = \"first\"");
+        let mut scene = Scene::of(3);
+        let sent: Vec<_> = (0..5).map(|id| scene.commit(&mut *router, &prompt(id, 1, 10))).collect();
+        assert_eq!(sent, [0, 1, 2, 0, 1]);
+        // Its answers to the first and the last of replica 1 have come: nothing is in flight there.
+        for id in [1, 4] {
+            let at = scene.now;
+            router.heard(&Feedback::Completed { id: RequestId(id), server: 1, at, output_tokens: 3 });
+        }
+        assert_eq!(scene.commit(&mut *router, &prompt(5, 1, 10)), 1);
+        let mut rotating = policy("least-request", "ties = \"rotating\"");
+        let mut scene = Scene::of(3);
+        assert_eq!(scene.commit(&mut *rotating, &prompt(0, 1, 10)), 0);
+        rotating.heard(&Feedback::Completed { id: RequestId(0), server: 0, at: scene.now, output_tokens: 3 });
+        assert_eq!(
+            scene.commit(&mut *rotating, &prompt(1, 1, 10)),
+            1,
+            "the first behind the one chosen last"
+        );
+    }
+}

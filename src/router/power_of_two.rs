@@ -82,3 +82,33 @@ impl Router for PowerOfTwo {
         Decision::Send(chosen)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::router::tests::{Scene, policy, prompt};
+
+    /// How often each of three is chosen out of 3,000 times.
+    fn sent(parameters: &str, in_flight: &[u32; 3]) -> [u32; 3] {
+        let mut router = policy("power-of-two", parameters);
+        let mut scene = Scene::in_flight(in_flight);
+        let mut sent = [0; 3];
+        (0..3_000).for_each(|id| sent[scene.send(&mut *router, &prompt(id, 1, 10))] += 1);
+        sent
+    }
+
+    /// Pairs are equally likely: the least busy wins two of three, the second one, the busiest none.
+    #[test]
+    fn the_less_busy_of_two_that_are_drawn() {
+        let [least, second, busiest] = sent("", &[1, 4, 9]);
+        assert!(busiest == 0 && (1_923..2_077).contains(&least), "{least} {second} {busiest}");
+        assert_eq!(sent("choices = 3", &[4, 1, 9]), [0, 3_000, 0]);
+        assert_eq!(sent("choices = 99", &[4, 1, 9]), [0, 3_000, 0]);
+    }
+
+    /// Equals: the one drawn first, which is anybody.
+    #[test]
+    fn equals_are_told_apart_by_chance() {
+        let sent = sent("", &[5, 5, 5]);
+        assert!(sent.iter().all(|count| (923..1_077).contains(count)), "{sent:?}");
+    }
+}

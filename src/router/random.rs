@@ -49,3 +49,18 @@ impl Router for Random {
         Decision::Send(among.at(self.stream.random_range(0..among.len())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::router::tests::{Scene, policy, prompt};
+
+    #[test]
+    fn everybody_gets_his_share_whatever_his_load() {
+        let mut router = policy("random", "");
+        let mut scene = Scene::in_flight(&[900, 0, 3]);
+        let mut sent = [0; 3];
+        (0..3_000).for_each(|id| sent[scene.send(&mut *router, &prompt(id, 1, 10))] += 1);
+        // Three standard deviations of a third of 3,000.
+        assert!(sent.iter().all(|count| (923..1_077).contains(count)), "{sent:?}");
+    }
+}

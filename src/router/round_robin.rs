@@ -44,3 +44,18 @@ impl Router for RoundRobin {
         Decision::Send(server)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::router::tests::{Scene, policy, prompt};
+
+    #[test]
+    fn everybody_in_turn_and_who_is_down_is_passed_over() {
+        let mut router = policy("round-robin", "");
+        let mut scene = Scene::in_flight(&[900, 0, 3]);
+        let mut next = |scene: &mut Scene| scene.send(&mut *router, &prompt(0, 1, 10));
+        assert_eq!([next(&mut scene), next(&mut scene), next(&mut scene), next(&mut scene)], [0, 1, 2, 0]);
+        scene.up = vec![0, 2];
+        assert_eq!([next(&mut scene), next(&mut scene), next(&mut scene)], [2, 0, 2]);
+    }
+}

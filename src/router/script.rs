@@ -55,7 +55,6 @@ pub const INFO: PolicyInfo = PolicyInfo {
             picker: Picker::new(Ties::Random, seed, gateway),
             scores: Vec::new(),
             failure: None,
-            file,
         }))
     },
 };
@@ -63,7 +62,6 @@ pub const INFO: PolicyInfo = PolicyInfo {
 /// A script, and what went wrong with it.
 #[derive(Debug)]
 pub struct ScriptPolicy {
-    file: String,
     script: Script,
     holds: bool,
     picker: Picker,
@@ -89,12 +87,12 @@ impl ScriptPolicy {
     }
 
     fn decision(&self, answer: &Dynamic, among: &Candidates) -> Result<Decision, String> {
-        let file = &self.file;
+        let place = || self.script.place("choose");
         if let Ok(index) = answer.as_int() {
             let server = usize::try_from(index).ok().filter(|server| among.contains(*server));
             return server.map(Decision::Send).ok_or_else(|| {
                 let up: Vec<String> = among.iter().map(|server| server.to_string()).collect();
-                format!("{file}: `choose` answered replica {index}, expected one of {}", up.join(", "))
+                format!("{}: `choose` answered replica {index}, expected one of {}", place(), up.join(", "))
             });
         }
         let word = answer.clone().into_string();
@@ -102,7 +100,8 @@ impl ScriptPolicy {
             Ok("hold") => Ok(Decision::Hold),
             Ok("reject") => Ok(Decision::Reject),
             _ => Err(format!(
-                "{file}: `choose` answered {answer:?}, expected an index, \"hold\" or \"reject\""
+                "{}: `choose` answered {answer:?}, expected an index, \"hold\" or \"reject\"",
+                place()
             )),
         }
     }
@@ -214,9 +213,10 @@ mod tests {
         assert!(endless.starts_with("router.parameters.source:1:"), "{endless}");
         assert!(endless.contains("does not end within 1000000 operations"), "{endless}");
         let nan = failure("fn score(request, replica) { 0.0 / 0.0 }");
-        assert!(nan.contains("answered NaN for replica 0"), "{nan}");
-        let unknown = failure("fn choose(request, replicas) { 7 }");
-        assert!(unknown.contains("answered replica 7, expected one of 0, 1, 2"), "{unknown}");
+        assert!(nan.starts_with("router.parameters.source:1: `score` answered NaN for replica 0"), "{nan}");
+        let unknown = failure("// Lucky.\nfn choose(request, replicas) { 7 }");
+        let told = "router.parameters.source:2: `choose` answered replica 7, expected one of 0, 1, 2";
+        assert!(unknown.starts_with(told), "{unknown}");
         let field = failure("fn score(request, replica) {\n  replica.queue\n}");
         assert!(field.starts_with("router.parameters.source:2:") && field.contains("queue"), "{field}");
         for seconds in ["1", "0.5"] {

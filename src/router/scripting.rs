@@ -146,14 +146,21 @@ impl Script {
         })
     }
 
-    /// What errors call it.
-    pub fn file(&self) -> &str {
-        &self.file
-    }
-
     /// Whether it has a function of this name with so many parameters.
     pub fn has(&self, function: &str, parameters: usize) -> bool {
         self.program.iter_functions().any(|known| known.name == function && known.params.len() == parameters)
+    }
+
+    /// Where a function stands, as errors have it: its answers have no place of their own.
+    pub fn place(&self, function: &str) -> String {
+        let begins = |line: &str| {
+            let rest = line.split("//").next().unwrap_or("").trim_start().strip_prefix("fn ");
+            rest.is_some_and(|rest| rest.trim_start().split('(').next().map(str::trim) == Some(function))
+        };
+        match self.source.lines().position(begins) {
+            Some(line) => format!("{}:{}", self.file, line + 1),
+            None => self.file.clone(),
+        }
     }
 
     /// What it shows of a replica.
@@ -178,10 +185,10 @@ impl Script {
         let number = answer.as_float().or_else(|_| answer.as_int().map(|whole| whole as f64));
         match number {
             Ok(score) if score.is_nan() => {
-                Err(format!("{}: `score` answered NaN for replica {}", self.file, replica.index))
+                Err(format!("{}: `score` answered NaN for replica {}", self.place("score"), replica.index))
             }
             Ok(score) => Ok(score),
-            Err(kind) => Err(format!("{}: `score` answered {kind}, expected a number", self.file)),
+            Err(kind) => Err(format!("{}: `score` answered {kind}, expected a number", self.place("score"))),
         }
     }
 

@@ -1,19 +1,26 @@
 //! `session-hash`: a session's key on a consistent-hash ring.
 //!
-//! production-stack `session` (uhashring), vLLM router `consistent_hash`, SMG `consistent_hashing`: 160 points a replica; a
-//! request without a session goes where fewest were sent in the last minute, never used ones first. Knows no load: heavy
-//! sessions that fall together stay together.
+//! production-stack `session` (uhashring), vLLM router `consistent_hash`, SMG `consistent_hashing`: 160 points a replica. Knows no load:
+//! heavy sessions that fall together stay together. A request without a session goes where fewest were sent in the last minute, never
+//! used ones first; other products do otherwise (`without_session`): nginx hashes the empty text, so all of them are one session,
+//! HAProxy takes turns, Envoy draws.
 
 use std::collections::VecDeque;
 
+use rand::RngExt;
 use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 
 use super::ring::Ring;
+use super::round_robin::RoundRobin;
 use super::{Decision, Glance, PolicyInfo, Router, Server, Sight};
+use crate::random::{Purpose, Stream};
 use crate::request::Arrival;
 use crate::time::{Span, Time};
+
+/// The key of a header that is not there.
+const EMPTY_KEY: u64 = 0;
 
 /// Sends count for so long where there is no session.
 const WINDOW: Span = Span::from_s(60);
@@ -24,11 +31,28 @@ const WINDOW: Span = Span::from_s(60);
 pub struct Parameters {
     /// Points of each replica on the ring.
     pub virtual_nodes: u32,
+    /// Where requests without a session go.
+    pub without_session: WithoutSession,
+}
+
+/// Where requests without a session go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum WithoutSession {
+    /// Where fewest were sent in the last minute (production-stack).
+    #[default]
+    FewestSent,
+    /// All to where an empty key falls (nginx).
+    OneKey,
+    /// In turn (HAProxy).
+    RoundRobin,
+    /// Anywhere (Envoy).
+    Random,
 }
 
 impl Default for Parameters {
     fn default() -> Self {
-        Parameters { virtual_nodes: 160 }
+        Parameters { virtual_nodes: 160, without_session: WithoutSession::FewestSent }
     }
 }
 
@@ -39,12 +63,18 @@ pub const INFO: PolicyInfo = PolicyInfo {
     reads: "session",
     upstream: "production-stack session, vLLM router consistent_hash, SMG consistent_hashing, nginx hash consistent",
     default_freshness: None,
-    build: |parameters, _seed, _gateway| {
-        let Parameters { virtual_nodes } = parameters.clone().try_into()?;
+    build: |parameters, seed, gateway| {
+        let Parameters { virtual_nodes, without_session } = parameters.clone().try_into()?;
         if !(1..=65_537).contains(&virtual_nodes) {
             return Err(toml::de::Error::custom("`virtual_nodes` must be 1 to 65537"));
         }
-        Ok(Box::new(SessionHash { ring: Ring::new(virtual_nodes), sends: Vec::new() }))
+        Ok(Box::new(SessionHash {
+            ring: Ring::new(virtual_nodes),
+            without_session,
+            sends: Vec::new(),
+            turns: RoundRobin::default(),
+            stream: seed.stream(Purpose::Routing, gateway),
+        }))
     },
 };
 
@@ -52,7 +82,10 @@ pub const INFO: PolicyInfo = PolicyInfo {
 #[derive(Clone, Debug)]
 pub struct SessionHash {
     ring: Ring,
+    without_session: WithoutSession,
     sends: Vec<VecDeque<Time>>,
+    turns: RoundRobin,
+    stream: Stream,
 }
 
 impl Router for SessionHash {
@@ -67,14 +100,22 @@ impl Router for SessionHash {
     fn decide(&mut self, arrival: &Arrival, glance: &mut dyn Glance) -> Decision {
         let (servers, now) = (glance.servers(), glance.now());
         let among = glance.candidates();
-        if let Some(session) = arrival.session {
-            return Decision::Send(self.ring.first(session, servers, &among));
-        }
-        for sends in &mut self.sends {
-            while sends.pop_front_if(|at| now.saturating_since(*at) > WINDOW).is_some() {}
-        }
-        let fewest = |server: &Server| self.sends[*server].len();
-        Decision::Send(among.iter().min_by_key(fewest).unwrap_or(among.at(0)))
+        let key = match (arrival.session, self.without_session) {
+            (Some(session), _) => session,
+            (None, WithoutSession::OneKey) => EMPTY_KEY,
+            (None, WithoutSession::RoundRobin) => return self.turns.decide(arrival, glance),
+            (None, WithoutSession::Random) => {
+                return Decision::Send(among.at(self.stream.random_range(0..among.len())));
+            }
+            (None, WithoutSession::FewestSent) => {
+                for sends in &mut self.sends {
+                    while sends.pop_front_if(|at| now.saturating_since(*at) > WINDOW).is_some() {}
+                }
+                let fewest = |server: &Server| self.sends[*server].len();
+                return Decision::Send(among.iter().min_by_key(fewest).unwrap_or(among.at(0)));
+            }
+        };
+        Decision::Send(self.ring.first(key, servers, &among))
     }
 
     fn committed(&mut self, _arrival: &Arrival, server: Server, at: Time) {
@@ -96,5 +137,21 @@ mod tests {
         assert!((1..20).all(|id| scene.commit(&mut *router, &of(id, Some(42))) == home));
         let spread: Vec<_> = (20..23).map(|id| scene.commit(&mut *router, &of(id, None))).collect();
         assert!(!spread.contains(&home), "{spread:?}");
+    }
+
+    #[test]
+    fn who_has_no_session_goes_as_the_product_has_it() {
+        let sent = |way: &str| {
+            let mut router = policy("session-hash", &format!("without_session = \"{way}\""));
+            let mut scene = Scene::of(4);
+            (0..40).map(|id| scene.commit(&mut *router, &prompt(id, 1, 10))).collect::<Vec<_>>()
+        };
+        let one = sent("one-key");
+        assert!(one.iter().all(|server| *server == one[0]));
+        assert_eq!(sent("round-robin")[..6], [0, 1, 2, 3, 0, 1]);
+        let counts: Vec<_> =
+            (0..4).map(|server| sent("random").iter().filter(|one| **one == server).count()).collect();
+        assert!(counts.iter().all(|count| (3..20).contains(count)), "{counts:?}");
+        assert_eq!(sent("fewest-sent")[..4], [0, 1, 2, 3]);
     }
 }

@@ -98,6 +98,30 @@ fn whoever_counts_requests_sends_all_to_the_dead() {
     assert!(counts > 0.6, "{counts}");
 }
 
+/// A process that dies publishes nothing: whoever goes by KV events sends to it until checks have failed, and then forgets it.
+#[test]
+fn the_dead_tell_nobody_that_their_cache_is_gone() {
+    let router = "[router]\npolicy = \"epp-precise\"\nparameters = { scorers = [{ type = \"prefix-cache-scorer\" }] }\n\
+                  [router.health]\ninterval_s = 2.0\n";
+    let chats = |events: &str| {
+        let text = paced(&format!("{router}{events}"), 2);
+        text.replace("tokens = 10 }\n", "tokens = 10 }\nprefixes = { groups = 1, tokens = 64 }\n")
+    };
+    let (undisturbed, _) = ran(&chats(""));
+    let home = undisturbed[20].replica.unwrap();
+    assert!(undisturbed[1..].iter().all(|outcome| outcome.replica == Some(home)));
+    let crash = format!("[[events]]\nkind = \"crash\"\nreplica = {home}\nat_s = 10.05\nrestart_s = 20.0\n");
+    let (outcomes, day) = outcomes(&chats(&crash));
+    let noticed = day.incidents[0].noticed_after_s.unwrap();
+    let lost = lost(&outcomes);
+    // All that came until then.
+    assert!(lost.len() as f64 >= noticed.floor(), "{lost:?} {noticed}");
+    assert!(lost.iter().all(|(second, replica)| *replica == Some(home) && *second <= 10 + noticed as u64));
+    // It comes back empty, and nobody remembers what it had.
+    let later = outcomes.iter().filter(|outcome| outcome.sent.as_s() > 12.0 + noticed);
+    assert!(later.clone().count() > 20 && later.clone().all(|outcome| outcome.replica == Some(1 - home)));
+}
+
 /// What never began is tried elsewhere: only what was running when the process died is lost.
 #[test]
 fn gateways_try_again_elsewhere() {

@@ -192,7 +192,8 @@ fn a_product_keeps_its_own_index() {
     for (wrong, told) in [
         ("kv_index_blocks = 0", "at least 1 block"),
         ("kv_index_ttl_s = 0.0", "expected"),
-        ("kv_event_replay_ms = -1.0", "expected"),
+        ("kv_event_replay_ms = 20.0", "no event gets lost"),
+        ("kv_event_loss = 0.1, kv_event_replay_ms = -1.0", "expected"),
     ] {
         let error = resolved("epp-precise", 2, wrong).unwrap_err().to_string();
         assert!(error.contains(told), "{wrong}: {error}");

@@ -35,7 +35,6 @@ impl Recorder for Listener<'_> {
                     *copies.expect("what is removed was stored") -= 1;
                     self.removed += 1;
                 }
-                KvEvent::Cleared => unreachable!("nobody crashes here"),
             }
         }
     }

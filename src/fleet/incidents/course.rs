@@ -221,15 +221,17 @@ impl<O: Observer + Send> Fleet<O> {
                 let process = &self.processes[server];
                 if process.epoch == epoch {
                     let cut = self.links[server].cut_from(gateway);
-                    let up = process.answers() && cut.is_none();
+                    let (answers, up) = (process.answers(), process.answers() && cut.is_none());
                     // Who was announced to go is not taken for one who has come back.
                     if !(up && process.stage == Stage::Draining) {
                         self.gateways[gateway].roster.checked(server, up, self.now);
                     }
                     if !up {
                         self.incidents.notice(cut.map(|cut| cut.happened), self.now);
-                        let died = process.happened.filter(|_| !process.answers());
-                        self.incidents.notice(died, self.now);
+                        self.incidents.notice(process.happened.filter(|_| !answers), self.now);
+                    }
+                    if !answers {
+                        self.forget_blocks(gateway, server);
                     }
                 }
             }
@@ -429,6 +431,7 @@ impl<O: Observer + Send> Fleet<O> {
     /// No gateway lists it before its checks succeed.
     pub(in crate::fleet) fn is_listed_nowhere(&mut self, server: Server) {
         self.gateways.iter_mut().for_each(|gateway| gateway.roster.drains(server));
+        (0..self.gateways.len()).for_each(|gateway| self.forget_blocks(gateway, server));
     }
 
     fn start(&mut self, server: Server, epoch: u32) {

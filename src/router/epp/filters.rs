@@ -4,7 +4,7 @@ use rand::RngExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Endpoint;
+use super::{Endpoint, latency};
 use crate::random::{Purpose, Seed, Stream};
 use crate::router::{Glance, Server};
 
@@ -36,6 +36,10 @@ fn one() -> f64 {
     1.0
 }
 
+fn exploration_probability() -> f64 {
+    0.01
+}
+
 /// A filter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
@@ -54,6 +58,12 @@ pub enum FilterPlugin {
         peak_prefill_throughput: f64,
         /// How often the filter is passed over.
         #[serde(default)]
+        exploration_probability: f64,
+    },
+    /// Keeps those with headroom for both objectives, as the latency producer predicts; all, if nobody has any.
+    SloHeadroomTierFilter {
+        /// How often the others are kept instead.
+        #[serde(default = "exploration_probability")]
         exploration_probability: f64,
     },
     /// Keeps those under these limits. Nobody left: 503, unless `fallback_on_empty`.
@@ -150,6 +160,10 @@ impl FilterPlugin {
                     None
                 }
             }
+            FilterPlugin::SloHeadroomTierFilter { exploration_probability } => {
+                let share = (0.0..=1.0).contains(&exploration_probability);
+                (!share).then_some("`exploration_probability` must be 0 to 1")
+            }
             FilterPlugin::UtilizationFilter { max_kv_cache_utilization, .. } => {
                 let share = (0.0..=1.0).contains(&max_kv_cache_utilization);
                 (!share).then_some("`max_kv_cache_utilization` must be 0 to 1")
@@ -165,6 +179,11 @@ impl FilterPlugin {
     /// Whether it reads what is cached.
     pub fn reads_prefixes(&self) -> bool {
         matches!(self, FilterPlugin::PrefixCacheAffinityFilter { .. })
+    }
+
+    /// Whether it reads predicted latencies.
+    pub fn reads_predictions(&self) -> bool {
+        matches!(self, FilterPlugin::SloHeadroomTierFilter { .. })
     }
 
     /// Leaves those that are asked further.
@@ -225,6 +244,12 @@ impl FilterPlugin {
                     return;
                 }
                 endpoints.retain(|endpoint| sticky(&endpoint));
+            }
+            FilterPlugin::SloHeadroomTierFilter { exploration_probability } => {
+                latency::keep_tier(endpoints, || {
+                    exploration_probability > 0.0
+                        && exploration.stream.random::<f64>() < exploration_probability
+                });
             }
             FilterPlugin::UtilizationFilter {
                 max_queue_depth,

@@ -22,10 +22,12 @@ use crate::time::{Span, Time};
 
 mod context_length;
 pub mod filters;
+pub mod latency;
 pub mod pickers;
 pub mod scorers;
 
 use filters::FilterPlugin;
+use latency::{Headroom, LatencyProducer, Predictor};
 use pickers::{Picker, PickerPlugin};
 use scorers::{ColdRoutes, Known, ScorerPlugin};
 
@@ -60,6 +62,8 @@ pub enum PrefixProducer {
 pub struct Parameters {
     /// Where prefixes are known from.
     pub prefix: PrefixProducer,
+    /// `predicted-latency-producer`, where a filter or a scorer asks for predictions.
+    pub latency: LatencyProducer,
     /// Who is not asked, in this order.
     pub filters: Vec<FilterPlugin>,
     /// What makes an endpoint good.
@@ -74,6 +78,7 @@ impl Default for Parameters {
         let approximate = Approximate::default();
         Parameters {
             prefix: PrefixProducer::ApproxPrefixCacheProducer { parameters: approximate },
+            latency: LatencyProducer::default(),
             filters: Vec::new(),
             scorers: vec![
                 ScorerPlugin::QueueScorer { weight: 2.0 },
@@ -97,7 +102,14 @@ pub fn build(
 ) -> Result<Box<dyn Router>, toml::de::Error> {
     let mut merged = toml::Table::try_from(&defaults).map_err(toml::de::Error::custom)?;
     merged.extend(parameters.clone());
-    let parameters: Parameters = merged.try_into()?;
+    made(merged.try_into()?, seed, gateway)
+}
+
+/// The picker that has these parameters.
+///
+/// # Errors
+/// If a value cannot be.
+pub fn made(parameters: Parameters, seed: Seed, gateway: u64) -> Result<Box<dyn Router>, toml::de::Error> {
     let problem = match &parameters.prefix {
         PrefixProducer::ApproxPrefixCacheProducer { parameters } => parameters.problem(),
         PrefixProducer::PrecisePrefixCacheProducer { speculative_ttl_s } => {
@@ -106,7 +118,8 @@ pub fn build(
         }
     };
     let problems = parameters.scorers.iter().map(ScorerPlugin::problem);
-    let problems = problems.chain(parameters.filters.iter().map(FilterPlugin::problem)).chain([problem]);
+    let problems = problems.chain(parameters.filters.iter().map(FilterPlugin::problem));
+    let problems = problems.chain([problem, parameters.latency.problem()]);
     if let Some(problem) = problems.flatten().next() {
         return Err(toml::de::Error::custom(problem));
     }
@@ -116,6 +129,11 @@ pub fn build(
     }
     if weights == 0.0 && !parameters.scorers.is_empty() {
         return Err(toml::de::Error::custom("the weights of all scorers are 0, so nothing would be weighed"));
+    }
+    if parameters.scorers.is_empty() && parameters.picker != PickerPlugin::RandomPicker {
+        return Err(toml::de::Error::custom(
+            "without a scorer all endpoints are alike: name one, or set `picker` to \"random-picker\"",
+        ));
     }
     let scripts = parameters.scorers.iter().map(|scorer| compiled(scorer, seed, gateway));
     let scripts = scripts.collect::<Result<_, _>>().map_err(toml::de::Error::custom)?;
@@ -155,6 +173,10 @@ pub struct Endpoint {
     pub cached_tokens: u32,
     /// Prompt tokens in whole blocks of the producer's size, which could be.
     pub matchable_tokens: u32,
+    /// Cached tokens over all of the prompt.
+    pub prompt_share: f64,
+    /// Objectives less what is predicted, once anything is.
+    pub headroom: Option<Headroom>,
 }
 
 impl Endpoint {
@@ -172,6 +194,7 @@ impl Endpoint {
 pub struct EndpointPicker {
     parameters: Parameters,
     prefix: Producer,
+    predictor: Option<Predictor>,
     in_flight: InFlightTokens,
     cold_routes: ColdRoutes,
     sessions: scorers::SessionServers,
@@ -210,8 +233,11 @@ impl EndpointPicker {
                 Producer::Precise { speculation }
             }
         };
+        let predicts = parameters.scorers.iter().any(ScorerPlugin::reads_predictions)
+            || parameters.filters.iter().any(FilterPlugin::reads_predictions);
         EndpointPicker {
             prefix,
+            predictor: predicts.then(|| Predictor::new(&parameters.latency, seed, gateway)),
             in_flight: InFlightTokens::default(),
             cold_routes: ColdRoutes::default(),
             sessions: scorers::SessionServers::default(),
@@ -228,12 +254,14 @@ impl EndpointPicker {
     }
 
     fn reads_gauges(&self) -> bool {
-        self.parameters.scorers.iter().any(ScorerPlugin::reads_gauges)
+        self.predictor.is_some()
+            || self.parameters.scorers.iter().any(ScorerPlugin::reads_gauges)
             || self.parameters.filters.iter().any(FilterPlugin::reads_gauges)
     }
 
     fn reads_prefixes(&self) -> bool {
-        self.parameters.scorers.iter().any(ScorerPlugin::reads_prefixes)
+        self.predictor.is_some()
+            || self.parameters.scorers.iter().any(ScorerPlugin::reads_prefixes)
             || self.parameters.filters.iter().any(FilterPlugin::reads_prefixes)
     }
 
@@ -266,6 +294,7 @@ impl EndpointPicker {
         for server in among.iter() {
             let block = own_block.unwrap_or(glance.facts(server).engine.block_size);
             let signals = if gauges { glance.signals(server).signals } else { Default::default() };
+            let cached_tokens = cached[server].min(arrival.prompt_tokens);
             self.endpoints.push(Endpoint {
                 server,
                 waiting: signals.waiting,
@@ -273,9 +302,14 @@ impl EndpointPicker {
                 kv_cache_usage: signals.kv_cache_usage(),
                 in_flight: glance.mine(server).in_flight,
                 in_flight_tokens: self.in_flight.at(server),
-                cached_tokens: cached[server].min(arrival.prompt_tokens),
+                cached_tokens,
                 matchable_tokens: arrival.prompt_tokens / block * block,
+                prompt_share: f64::from(cached_tokens) / f64::from(arrival.prompt_tokens.max(1)),
+                headroom: None,
             });
+        }
+        if let Some(predictor) = &mut self.predictor {
+            predictor.look(arrival, now, &mut self.endpoints);
         }
     }
 }
@@ -323,7 +357,7 @@ impl Router for EndpointPicker {
                 for (score, endpoint) in own.iter_mut().zip(&*endpoints) {
                     let replica = script.replica(endpoint.server, arrival, glance);
                     let answer = script.score(arrival, now, replica).and_then(|answer| {
-                        let (file, good) = (script.file(), (0.0..=1.0).contains(&answer));
+                        let (file, good) = (script.place("score"), (0.0..=1.0).contains(&answer));
                         good.then_some(answer).ok_or_else(|| {
                             format!("{file}: `score` answered {answer}, and a scorer's answer is 0 to 1")
                         })
@@ -341,7 +375,11 @@ impl Router for EndpointPicker {
                 *sum += scorer.weight() * score.clamp(0.0, 1.0);
             }
         }
-        Decision::Send(endpoints[self.picker.pick(scores)].server)
+        let server = endpoints[self.picker.pick(scores)].server;
+        if let Some(predictor) = &mut self.predictor {
+            predictor.chosen(arrival.id, server);
+        }
+        Decision::Send(server)
     }
 
     fn committed(&mut self, arrival: &Arrival, server: Server, at: Time) {
@@ -367,10 +405,16 @@ impl Router for EndpointPicker {
             self.in_flight.charge(arrival.id, server, u64::from(arrival.prompt_tokens));
         }
         self.sessions.routed(arrival, server, at);
+        if let Some(predictor) = &mut self.predictor {
+            predictor.committed(arrival, server, at);
+        }
     }
 
     fn heard(&mut self, feedback: &Feedback) {
         self.in_flight.release(feedback.id());
+        if let Some(predictor) = &mut self.predictor {
+            predictor.heard(feedback);
+        }
     }
 
     fn failure(&self) -> Option<&str> {

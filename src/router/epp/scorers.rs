@@ -4,6 +4,7 @@ use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::latency::{self, Strategy};
 use super::{Endpoint, context_length};
 use crate::request::Arrival;
 use crate::router::least_tokens::SCALE_TOKENS;
@@ -20,6 +21,14 @@ const SESSION_TTL: Span = Span::from_s(300);
 
 fn one() -> f64 {
     1.0
+}
+
+fn ttft_weight() -> f64 {
+    0.8
+}
+
+fn tpot_weight() -> f64 {
+    0.2
 }
 
 fn range_label() -> String {
@@ -105,6 +114,21 @@ pub enum ScorerPlugin {
         #[serde(default)]
         enable_filtering: bool,
     },
+    /// By headroom under objectives, as the latency producer predicts; see `latency`.
+    LatencyScorer {
+        /// Times this.
+        #[serde(default = "one")]
+        weight: f64,
+        /// Weight of TTFT.
+        #[serde(default = "ttft_weight")]
+        ttft_weight: f64,
+        /// Weight of TPOT.
+        #[serde(default = "tpot_weight")]
+        tpot_weight: f64,
+        /// Which of those with headroom.
+        #[serde(default)]
+        strategy: Strategy,
+    },
     /// One of your own: `fn score(request, replica)` of a Rhai script, 0 to 1.
     ScriptScorer {
         /// Times this.
@@ -188,6 +212,7 @@ impl ScorerPlugin {
             | ScorerPlugin::NoHitLruScorer { weight }
             | ScorerPlugin::SessionAffinityScorer { weight }
             | ScorerPlugin::ContextLengthAware { weight, .. }
+            | ScorerPlugin::LatencyScorer { weight, .. }
             | ScorerPlugin::ScriptScorer { weight, .. } => weight,
         }
     }
@@ -206,6 +231,14 @@ impl ScorerPlugin {
                 if !(0.0..=1.0).contains(&absolute_weight) =>
             {
                 Some("`absolute_weight` must be 0 to 1")
+            }
+            ScorerPlugin::LatencyScorer { ttft_weight, tpot_weight, .. } => {
+                let usable = [ttft_weight, tpot_weight].iter().all(|weight| (0.0..=1e9).contains(weight));
+                match ttft_weight + tpot_weight {
+                    _ if !usable => Some("`ttft_weight` and `tpot_weight` must be 0 to 1e9"),
+                    0.0 => Some("`ttft_weight` and `tpot_weight` are both 0, so nothing would be weighed"),
+                    _ => None,
+                }
             }
             _ => None,
         }
@@ -230,6 +263,11 @@ impl ScorerPlugin {
                 | ScorerPlugin::PrefixCacheScorer { .. }
                 | ScorerPlugin::NoHitLruScorer { .. }
         )
+    }
+
+    /// Whether it reads predicted latencies.
+    pub fn reads_predictions(&self) -> bool {
+        matches!(self, ScorerPlugin::LatencyScorer { .. })
     }
 
     /// Leaves out who does not take a request, where the scorer is a filter too.
@@ -281,6 +319,9 @@ impl ScorerPlugin {
                 };
                 let most = endpoints.iter().map(rank).max().unwrap_or(0).max(1);
                 each(&|endpoint| 1.0 - rank(endpoint) as f64 / most as f64);
+            }
+            ScorerPlugin::LatencyScorer { ttft_weight: ttft, tpot_weight: tpot, strategy, .. } => {
+                latency::score(endpoints, latency::Weights { ttft, tpot, strategy }, scores);
             }
             // Its script is asked where the replicas are seen.
             ScorerPlugin::ScriptScorer { .. } => each(&|_| 0.0),

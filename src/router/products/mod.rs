@@ -45,8 +45,21 @@ pub struct Offer {
 enum Says {
     /// In these words; `{parameter=2}` is that parameter's value, 2 unless it is set.
     Words(&'static str),
-    /// As the plugins of an endpoint picker.
+    /// As the plugins of an endpoint picker, which a scenario may replace one by one.
     Plugins(fn() -> epp::Parameters),
+    /// The same, made of the policy's own parameters.
+    Composed(fn(&toml::Table) -> Option<epp::Parameters>),
+}
+
+/// What of a scenario a configuration says.
+#[derive(Clone, Copy, Debug)]
+pub struct Chosen<'a> {
+    /// Parameters of the policy that the scenario sets.
+    pub parameters: &'a toml::Table,
+    /// How much of KV events is remembered; none where the policy reads none.
+    pub kv_index: Option<IndexLimits>,
+    /// Tokens of the engines' blocks.
+    pub block_size: u32,
 }
 
 /// A configuration, and parameters that it has no words for.
@@ -70,6 +83,10 @@ impl Offer {
         Offer { policy, name: policy, parameters: "", says: Says::Plugins(parameters), flags: &[] }
     }
 
+    const fn composed(policy: &'static str, plugins: fn(&toml::Table) -> Option<epp::Parameters>) -> Offer {
+        Offer { policy, name: policy, parameters: "", says: Says::Composed(plugins), flags: &[] }
+    }
+
     /// The product calls it so, and has these parameters.
     const fn with(self, name: &'static str, parameters: &'static str) -> Offer {
         Offer { name, parameters, ..self }
@@ -86,9 +103,18 @@ impl Offer {
         all
     }
 
-    fn written(&self, own: &toml::Table, kv_index: IndexLimits) -> Written {
+    fn written(&self, chosen: Chosen<'_>) -> Written {
+        let own = chosen.parameters;
         match self.says {
-            Says::Words(words) => self.in_words(words, own),
+            Says::Words(words) => {
+                let mut written = self.in_words(words, own);
+                written.unsaid.extend(chosen.kv_index.map(limits_set).unwrap_or_default());
+                written
+            }
+            Says::Composed(plugins) => match plugins(own) {
+                Some(all) => picker_config::written(&all, chosen),
+                None => Written { text: String::new(), unsaid: own.clone() },
+            },
             Says::Plugins(defaults) => {
                 let mut all = toml::Table::try_from(defaults()).unwrap_or_default();
                 // Some of these policies have keys of their own, which no plugin has.
@@ -96,7 +122,7 @@ impl Offer {
                     own.clone().into_iter().partition(|(key, _)| all.contains_key(key));
                 all.extend(plugins);
                 let all = all.try_into().unwrap_or_else(|_| defaults());
-                let mut written = picker_config::written(&all, kv_index);
+                let mut written = picker_config::written(&all, chosen);
                 written.unsaid.extend(others);
                 written
             }
@@ -147,16 +173,27 @@ fn shown(value: &toml::Value) -> String {
     }
 }
 
+/// The limits of an index, by their keys in a scenario.
+fn limits_set(limits: IndexLimits) -> toml::Table {
+    let count = |most: std::num::NonZeroUsize| toml::Value::from(most.get() as i64);
+    let set = [
+        ("kv_index_blocks", limits.blocks.map(count)),
+        ("kv_index_replicas_per_block", limits.replicas_per_block.map(count)),
+        ("kv_index_ttl_s", limits.ttl.map(|ttl| ttl.as_s().into())),
+    ];
+    set.into_iter().filter_map(|(key, value)| Some((format!("router.view.{key}"), value?))).collect()
+}
+
 /// The product of this name.
 pub fn find(name: &str) -> Option<&'static Product> {
     PRODUCTS.iter().find(|product| product.name == name)
 }
 
 impl Product {
-    /// Its configuration for the offer of this name, with the parameters and the index of KV events that a scenario sets.
-    pub fn configuration(&self, name: &str, own: &toml::Table, kv_index: IndexLimits) -> Option<Written> {
+    /// Its configuration for the offer of this name, with what a scenario chose.
+    pub fn configuration(&self, name: &str, chosen: Chosen<'_>) -> Option<Written> {
         let offer = self.offers.iter().find(|offer| offer.name == name)?;
-        let Written { text, unsaid } = offer.written(own, kv_index);
+        let Written { text, unsaid } = offer.written(chosen);
         // Not `format!`: stanzas have braces of their own, and the place is the last pair without anything in it.
         let place = self.frame.rfind("{}")?;
         let text = [&self.frame[..place], &text, &self.frame[place + 2..]].concat();
@@ -170,6 +207,20 @@ mod tests {
     use crate::random::Seed;
     use crate::router::policies;
 
+    /// These parameters, and nothing else out of the ordinary.
+    fn plain(parameters: &toml::Table) -> Chosen<'_> {
+        Chosen { parameters, kv_index: None, block_size: 16 }
+    }
+
+    #[test]
+    fn limits_that_a_product_has_no_word_for_are_handed_back() {
+        let limits = IndexLimits { blocks: std::num::NonZeroUsize::new(50), ..IndexLimits::default() };
+        let own = toml::Table::new();
+        let chosen = Chosen { kv_index: Some(limits), ..plain(&own) };
+        let Written { unsaid, .. } = find("dynamo").unwrap().configuration("dynamo-kv", chosen).unwrap();
+        assert_eq!(unsaid.to_string(), "\"router.view.kv_index_blocks\" = 50\n");
+    }
+
     #[test]
     fn products_offer_policies_that_there_are() {
         for product in PRODUCTS {
@@ -178,8 +229,7 @@ mod tests {
                 assert_eq!(parameters.is_empty(), offer.parameters.is_empty(), "{}", offer.parameters);
                 let built = policies::build(offer.policy, &parameters, Seed(0), 0);
                 assert!(built.is_ok(), "{}: {}", product.name, offer.name);
-                let Written { text, unsaid } =
-                    product.configuration(offer.name, &parameters, IndexLimits::default()).unwrap();
+                let Written { text, unsaid } = product.configuration(offer.name, plain(&parameters)).unwrap();
                 assert!(unsaid.is_empty() && !text.contains("{}") && text.ends_with('\n'), "{text}");
                 let same = product.offers.iter().filter(|other| other.name == offer.name);
                 assert_eq!(same.count(), 1, "{}: {}", product.name, offer.name);
@@ -191,8 +241,8 @@ mod tests {
     #[test]
     fn a_choice_is_written_as_the_product_reads_it() {
         let of = |product: &str, name: &str, own: &str| {
-            let (own, kv_index) = (own.parse().unwrap(), IndexLimits::default());
-            let written = find(product).unwrap().configuration(name, &own, kv_index);
+            let own = own.parse().unwrap();
+            let written = find(product).unwrap().configuration(name, plain(&own));
             written.map(|written| (written.text, written.unsaid.keys().cloned().collect::<Vec<_>>()))
         };
         let text = |product: &str, name: &str, own: &str| of(product, name, own).unwrap().0;
@@ -248,7 +298,7 @@ mod tests {
         for (name, plugins) in cases {
             let own = "ties = \"first\"".parse().unwrap();
             let llm_d = find("llm-d").unwrap();
-            let Written { text, unsaid } = llm_d.configuration(name, &own, IndexLimits::default()).unwrap();
+            let Written { text, unsaid } = llm_d.configuration(name, plain(&own)).unwrap();
             assert!(text.ends_with(&format!("EndpointPickerConfig\n{plugins}\n")), "{text}");
             // What no plugin has is not taken for set.
             assert_eq!(unsaid, own);

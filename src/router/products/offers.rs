@@ -6,12 +6,16 @@
 use super::{Offer, Product};
 use crate::router::epp::pickers::PickerPlugin;
 use crate::router::epp::scorers::ScorerPlugin;
-use crate::router::{epp, epp_precise, sticky_until_saturated};
+use crate::router::{epp, epp_precise, predicted_latency, sticky_until_saturated};
 
 /// A picker that goes by one scorer alone.
 fn scored_by(scorer: ScorerPlugin) -> epp::Parameters {
     epp::Parameters { scorers: vec![scorer], ..epp::Parameters::default() }
 }
+
+/// llm-d's default blend before August 2026: queue, KV and prefix, and who was longest without a cold request.
+const OPTIMIZED_BASELINE_2025: &str = "scorers = [{ type = \"queue-scorer\", weight = 2.0 }, { type = \"kv-cache-utilization-scorer\", \
+    weight = 2.0 }, { type = \"prefix-cache-scorer\", weight = 3.0 }, { type = \"no-hit-lru-scorer\", weight = 2.0 }]";
 
 /// All products, in order of name.
 pub const PRODUCTS: &[Product] = &[
@@ -44,6 +48,7 @@ pub const PRODUCTS: &[Product] = &[
                 ("router_ttl_s", " --router-ttl-secs {}"),
                 ("use_kv_events=false", " --no-router-kv-events"),
             ]),
+            Offer::of("lmetric", "kv  # with the selection policy lmetric"),
         ],
         frame: "python -m dynamo.frontend --router-mode {}\n",
     },
@@ -59,7 +64,8 @@ pub const PRODUCTS: &[Product] = &[
             Offer::of(
                 "session-hash",
                 "RING_HASH\n    # and on the route: hash_policy: [{ header: { header_name: x-session-id } }]",
-            ),
+            )
+            .with("RING_HASH", "without_session = \"random\""),
         ],
         frame: "clusters:\n  - name: vllm\n    lb_policy: {}\n",
     },
@@ -67,9 +73,11 @@ pub const PRODUCTS: &[Product] = &[
         name: "haproxy",
         offers: &[
             Offer::of("weighted-round-robin", "balance roundrobin"),
+            Offer::of("round-robin", "balance static-rr"),
             Offer::of("least-request", "balance leastconn").with("leastconn", "ties = \"rotating\""),
             Offer::of("power-of-two", "balance random({choices=2})"),
-            Offer::of("session-hash", "balance hdr(x-session-id)\n    hash-type consistent"),
+            Offer::of("session-hash", "balance hdr(x-session-id)\n    hash-type consistent")
+                .with("hdr", "without_session = \"round-robin\""),
         ],
         frame: "backend vllm\n    {}\n    # server replica-0 10.0.0.1:8000 check\n",
     },
@@ -103,10 +111,17 @@ pub const PRODUCTS: &[Product] = &[
             Offer::of_plugins("epp-weighted", epp::Parameters::default),
             Offer::of_plugins("epp-precise", epp_precise::defaults),
             Offer::of_plugins("sticky-until-saturated", sticky_until_saturated::defaults),
-            Offer::of(
-                "predicted-latency",
-                "plugins:\n- type: predicted-latency-producer\n- type: latency-scorer\nschedulingProfiles:\n- name: default\n  plugins:\n  - pluginRef: latency-scorer\n    weight: 1",
-            ),
+            Offer::of_plugins("epp-weighted", || {
+                let mut parameters = epp::Parameters::default();
+                parameters.scorers.push(ScorerPlugin::NoHitLruScorer { weight: 2.0 });
+                parameters
+            })
+            .with("optimized-baseline-2025", OPTIMIZED_BASELINE_2025),
+            Offer::of_plugins("epp-weighted", || {
+                scored_by(ScorerPlugin::SessionAffinityScorer { weight: 1.0 })
+            })
+            .with("session-affinity", "scorers = [{ type = \"session-affinity-scorer\", weight = 1.0 }]"),
+            Offer::composed("predicted-latency", predicted_latency::plugins),
         ],
         frame: "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\n{}\n",
     },
@@ -117,7 +132,8 @@ pub const PRODUCTS: &[Product] = &[
             Offer::of("random", "random;"),
             Offer::of("least-request", "least_conn;").with("least_conn", "ties = \"rotating\""),
             Offer::of("power-of-two", "random two least_conn;"),
-            Offer::of("session-hash", "hash $http_x_session_id consistent;"),
+            Offer::of("session-hash", "hash $http_x_session_id consistent;")
+                .with("hash", "without_session = \"one-key\""),
         ],
         frame: "upstream vllm {\n    zone vllm 64k;  # one count for all workers\n    {}\n    # server 10.0.0.1:8000;\n}\n",
     },

@@ -7,13 +7,16 @@ use std::num::NonZeroUsize;
 
 use serde::Serialize;
 
-use super::Written;
+use super::{Chosen, Written, limits_set};
+use crate::router::epp::filters::FilterPlugin;
+use crate::router::epp::latency::LatencyProducer;
 use crate::router::epp::pickers::PickerPlugin;
+use crate::router::epp::scorers::ScorerPlugin;
 use crate::router::epp::{POD_CACHE_SIZE, Parameters, PrefixProducer};
 use crate::router::kv_index::IndexLimits;
 
 /// Parameters by their names here and there.
-const NAMES: [(&str, &str); 15] = [
+const NAMES: [(&str, &str); 18] = [
     ("affinity_threshold", "affinityThreshold"),
     ("allows_no_label", "allowsNoLabel"),
     ("block_size_tokens", "blockSizeTokens"),
@@ -28,6 +31,9 @@ const NAMES: [(&str, &str); 15] = [
     ("max_ttft_penalty_ms", "maxTTFTPenaltyMs"),
     ("peak_prefill_throughput", "peakPrefillThroughput"),
     ("queue_depth_threshold", "queueDepthThreshold"),
+    ("strategy", "headroomSelectionStrategy"),
+    ("tpot_weight", "tpotWeight"),
+    ("ttft_weight", "ttftWeight"),
     ("valid_values", "validValues"),
 ];
 
@@ -103,10 +109,16 @@ fn taken_apart<P: Serialize + serde::de::DeserializeOwned>(plugin: &P) -> (Strin
 /// Replicas of a block that the index can be told to know.
 const MOST_PODS_PER_KEY: usize = 65_535;
 
+/// Tokens of a block unless the token processor is told otherwise; it must be the engines'.
+const BLOCK_SIZE: u32 = 16;
+
 /// The parameters of the precise producer that are not its defaults, and what it has no name for.
-fn of_index(limits: IndexLimits, unsaid: &mut toml::Table) -> String {
+fn of_index(limits: IndexLimits, block_size: u32, unsaid: &mut toml::Table) -> String {
     let mut text = String::new();
-    let pods = limits.replicas_per_block.map_or(MOST_PODS_PER_KEY, NonZeroUsize::get);
+    if block_size != BLOCK_SIZE {
+        text += &format!("    tokenProcessorConfig:\n      blockSize: {block_size}\n");
+    }
+    let pods = limits.replicas_per_block.map_or(MOST_PODS_PER_KEY, NonZeroUsize::get).min(MOST_PODS_PER_KEY);
     if limits.blocks.is_some() || pods != POD_CACHE_SIZE {
         text += "    indexerConfig:\n      kvBlockIndexConfig:\n        inMemoryConfig:\n";
         if let Some(blocks) = limits.blocks {
@@ -114,14 +126,12 @@ fn of_index(limits: IndexLimits, unsaid: &mut toml::Table) -> String {
         }
         text += &format!("          podCacheSize: {pods}\n");
     }
-    if let Some(ttl) = limits.ttl {
-        unsaid.insert("router.view.kv_index_ttl_s".into(), ttl.as_s().into());
-    }
+    unsaid.extend(limits_set(IndexLimits { ttl: limits.ttl, ..IndexLimits::default() }));
     text
 }
 
-/// The configuration that has these parameters, and this index of KV events.
-pub(super) fn written(parameters: &Parameters, kv_index: IndexLimits) -> Written {
+/// The configuration that has these parameters, in place of those of `chosen`, and the index of KV events that it has.
+pub(super) fn written(parameters: &Parameters, chosen: Chosen<'_>) -> Written {
     let mut lists = Lists::default();
     match &parameters.prefix {
         PrefixProducer::ApproxPrefixCacheProducer { parameters } => {
@@ -134,7 +144,8 @@ pub(super) fn written(parameters: &Parameters, kv_index: IndexLimits) -> Written
         }
         PrefixProducer::PrecisePrefixCacheProducer { speculative_ttl_s } => {
             lists.add("precise-prefix-cache-producer", &toml::Table::new());
-            let mut own = of_index(kv_index, &mut lists.unsaid);
+            let limits = chosen.kv_index.unwrap_or_default();
+            let mut own = of_index(limits, chosen.block_size, &mut lists.unsaid);
             if *speculative_ttl_s > 0.0 {
                 own += &format!("    speculativeIndexing: true\n    speculativeTTL: {speculative_ttl_s}s\n");
             }
@@ -142,6 +153,16 @@ pub(super) fn written(parameters: &Parameters, kv_index: IndexLimits) -> Written
                 lists.plugins += &format!("  parameters:\n{own}");
             }
         }
+    }
+    let predicts = parameters.filters.iter().any(FilterPlugin::reads_predictions)
+        || parameters.scorers.iter().any(ScorerPlugin::reads_predictions);
+    if predicts {
+        lists.add("predicted-latency-producer", &toml::Table::new());
+        // Objectives come with requests there, in headers.
+        let own = toml::Table::try_from(&parameters.latency).unwrap_or_default();
+        let usual = toml::Table::try_from(LatencyProducer::default()).unwrap_or_default();
+        let own = own.into_iter().filter(|(key, value)| usual.get(key) != Some(value));
+        lists.unsaid.extend(own.map(|(key, value)| (format!("latency.{key}"), value)));
     }
     for filter in &parameters.filters {
         let (kind, keys) = taken_apart(filter);
@@ -176,8 +197,12 @@ mod tests {
     fn of(parameters: &str) -> Written {
         let mut all = toml::Table::try_from(Parameters::default()).unwrap();
         all.extend(parameters.parse::<toml::Table>().unwrap());
-        let ten = IndexLimits { replicas_per_block: NonZeroUsize::new(10), ..IndexLimits::default() };
-        written(&all.try_into().unwrap(), ten)
+        written(&all.try_into().unwrap(), chosen(IndexLimits::default(), 16))
+    }
+
+    fn chosen(kv_index: IndexLimits, block_size: u32) -> Chosen<'static> {
+        static NOTHING: std::sync::LazyLock<toml::Table> = std::sync::LazyLock::new(toml::Table::new);
+        Chosen { parameters: &NOTHING, kv_index: Some(kv_index), block_size }
     }
 
     #[test]
@@ -210,6 +235,17 @@ mod tests {
     }
 
     #[test]
+    fn predictions_bring_their_producer() {
+        let own =
+            of("latency = { ttft_slo_ms = 600.0 }\nfilters = [{ type = \"slo-headroom-tier-filter\" }]\n\
+             scorers = [{ type = \"latency-scorer\", strategy = \"most\", ttft_weight = 1.0 }]");
+        let lines = "plugins:\n- type: predicted-latency-producer\n- type: slo-headroom-tier-filter\n- type: latency-scorer\n  \
+                     parameters:\n    ttftWeight: 1\n    headroomSelectionStrategy: \"most\"\n";
+        assert!(own.text.starts_with(lines), "{}", own.text);
+        assert_eq!(own.unsaid.to_string(), "\"latency.ttft_slo_ms\" = 600.0\n");
+    }
+
+    #[test]
     fn an_index_that_is_not_the_usual_one_is_written() {
         let parameters = Parameters {
             prefix: PrefixProducer::PrecisePrefixCacheProducer { speculative_ttl_s: 0.0 },
@@ -217,9 +253,15 @@ mod tests {
         };
         let of = |blocks, replicas_per_block, ttl| {
             let [blocks, replicas_per_block] = [blocks, replicas_per_block].map(NonZeroUsize::new);
-            written(&parameters, IndexLimits { blocks, replicas_per_block, ttl })
+            written(&parameters, chosen(IndexLimits { blocks, replicas_per_block, ttl }, 16))
         };
         assert!(!of(0, 10, None).text.contains("parameters"));
+        let ten = IndexLimits { replicas_per_block: NonZeroUsize::new(10), ..IndexLimits::default() };
+        assert!(
+            written(&parameters, chosen(ten, 32))
+                .text
+                .contains("    tokenProcessorConfig:\n      blockSize: 32\n")
+        );
         let small = of(5_000, 64, Some(crate::time::Span::from_ms(2_500)));
         let lines = "- type: precise-prefix-cache-producer\n  parameters:\n    indexerConfig:\n      kvBlockIndexConfig:\n        \
                      inMemoryConfig:\n          size: 5000\n          podCacheSize: 64\n";

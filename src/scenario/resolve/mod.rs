@@ -276,6 +276,8 @@ pub struct RouterPlan {
     pub freshness: Freshness,
     /// What is seen late, or not at all.
     pub impairments: Impairments,
+    /// Its policy reads KV events.
+    pub reads_kv_events: bool,
     /// Characters a token has, where gateways count them instead of tokens.
     pub characters_per_token: Option<f64>,
     /// Between a decision and its effect.

@@ -157,7 +157,7 @@ pub(super) fn router(
             format!("expected 0.5 to 16 characters, got {characters}"),
         ));
     }
-    let impairments = impairments(router, freshness, built.sight(), marks)?;
+    let (impairments, sight) = (impairments(router, freshness, built.sight(), marks)?, built.sight());
     let replicas: u64 = file.replicas.iter().map(|kind| u64::from(kind.count)).sum();
     let known = impairments.kv_index.replicas_per_block.map_or(u64::MAX, |most| most.get() as u64);
     if replicas > known && router.view.kv_index_replicas_per_block.is_none() {
@@ -173,6 +173,7 @@ pub(super) fn router(
         parameters,
         gateways: router.replicas,
         impairments,
+        reads_kv_events: sight.kv_events,
         freshness,
         decision_gap: span_ms("router.decision_gap_ms", router.decision_gap_ms)?,
     })
@@ -263,6 +264,10 @@ fn impairments(
         positive(&path, ms).and_then(|ms| span_ms(&path, ms))
     });
     let replay = view.kv_event_replay_ms.map(|ms| span_ms(&at("kv_event_replay_ms"), ms));
+    if replay.is_some() && view.kv_event_loss.unwrap_or(0.0) == 0.0 {
+        return Err(fault(at("kv_event_replay_ms"), "no event gets lost, so none is asked for again")
+            .help("leave it out, or set kv_event_loss"));
+    }
     Ok(Impairments {
         scrape,
         poll_loss: share("poll_loss", view.poll_loss)?,
