@@ -79,7 +79,7 @@ impl Scheduler {
             let (admission, serial) = (sequence.admission, sequence.serial);
             let end = End { tick: tick - 1 + u64::from(outputs - sequence.sampled), admission, slot, serial };
             let context_offset = context_offset(sequence.request.prompt_tokens, sampled_offset);
-            self.clock.join(Member { admission, slot }, context_offset, end);
+            self.clock.join(Member { admission, slot, context_offset }, end);
             self.sequences[slot as usize].on_clock = Some(sampled_offset);
             false
         });

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::decode_clock::context_offset;
+use super::decode_clock::{Member, context_offset};
 use super::output::EngineEvent;
 use super::scheduler::Scheduler;
 use super::sequence::Slot;
@@ -47,11 +47,8 @@ impl Scheduler {
         clock.count -= 1;
         clock.context_offset -= context_offset;
         if context_offset == clock.longest_offset && clock.count > 0 {
-            let offsets = clock.phases.iter().flatten().map(|member| {
-                let sequence = &self.sequences[member.slot as usize];
-                self::context_offset(sequence.request.prompt_tokens, sequence.on_clock.unwrap_or_default())
-            });
-            clock.longest_offset = offsets.max().unwrap_or_default();
+            let longest_of = |members: &Vec<Member>| members.iter().map(|member| member.context_offset).max();
+            clock.longest_offset = clock.phases.iter().filter_map(longest_of).max().unwrap_or_default();
         }
     }
 

@@ -36,6 +36,8 @@ pub(super) struct Blocked {
 pub(super) struct Member {
     pub(super) admission: u64,
     pub(super) slot: Slot,
+    /// Its context at tick k is this plus k.
+    pub(super) context_offset: i64,
 }
 
 /// The tick at whose step a sequence samples its last token.
@@ -163,7 +165,8 @@ impl DecodeClock {
         (1 - context_offset).rem_euclid(self.phases.len() as i64) as usize
     }
 
-    pub(super) fn join(&mut self, member: Member, context_offset: i64, end: End) {
+    pub(super) fn join(&mut self, member: Member, end: End) {
+        let context_offset = member.context_offset;
         let phase = self.phase(context_offset);
         let members = &mut self.phases[phase];
         let place = members.iter().rposition(|other| *other < member).map_or(0, |before| before + 1);
