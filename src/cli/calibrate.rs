@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::results::check_not_input;
 use super::{CliError, print, say};
 use crate::calibration::evidence::{Evidence, Observation};
 use crate::calibration::{Findings, PARAMETERS, Subject, bench, name, step_log};
@@ -34,6 +35,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
+    check_not_input("--out", &arguments.out, arguments.files.iter().chain(&arguments.scenario))?;
     let subject = subject(arguments)?;
     let findings = subject.calibrate(arguments.all).map_err(|error| CliError::Input(error.to_string()))?;
     if findings.before.is_empty() {

@@ -201,6 +201,10 @@ pub(super) fn contenders(
         all(&mut COMPARED.into_iter())
     };
     let mut contenders: Vec<Contender> = Vec::new();
+    if policies.is_empty() && variants.is_empty() {
+        let help = "name some, such as --policies round-robin,least-request, or all";
+        return Err(CliError::Input(format!("--policies: no policy is named\nhelp: {help}")));
+    }
     for policy in &policies {
         if policies::find(policy).is_err() {
             let known: Vec<&str> = POLICIES.iter().map(|policy| policy.name).collect();

@@ -72,6 +72,25 @@ pub(super) fn write(
     })
 }
 
+/// Refuses to put a result, named by `option`, in the place of what it is made of.
+pub(super) fn check_not_input<'a>(
+    option: &str,
+    out: &Path,
+    inputs: impl IntoIterator<Item = &'a PathBuf>,
+) -> Result<(), CliError> {
+    let Ok(there) = fs::canonicalize(out) else { return Ok(()) };
+    match inputs.into_iter().any(|input| fs::canonicalize(input).is_ok_and(|input| input == there)) {
+        true => {
+            let out = out.display();
+            let help = "name another file";
+            Err(CliError::Input(format!(
+                "{option}: {out} is what is read, and would be replaced\nhelp: {help}"
+            )))
+        }
+        false => Ok(()),
+    }
+}
+
 /// A file that appears whole: it is written beside its place and moved there.
 pub(super) fn put(file: &Path, bytes: &[u8]) -> Result<(), CliError> {
     if let Ok(there) = fs::symlink_metadata(file)

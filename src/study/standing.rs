@@ -102,6 +102,23 @@ pub(super) fn stand(
             summary.preemptions
         ));
     }
+    let held = scenario.each_replica().map(|kind| kind.facts.engine.max_model_len).min().unwrap_or(u32::MAX);
+    let is_cut = |job: &&Job| {
+        let request = &job.request;
+        let wanted = request.output_tokens.min(request.max_tokens.unwrap_or(u32::MAX));
+        request.prompt_tokens < held && u64::from(request.prompt_tokens) + u64::from(wanted) > u64::from(held)
+    };
+    let cut = jobs.iter().filter(is_cut).count();
+    if cut > 0 {
+        let whom = if cut == 1 { "1 request asks".into() } else { format!("{cut} requests ask") };
+        remarks.push(format!("{whom} for more tokens than max_model_len = {held} leaves, and ends there"));
+    }
+    let caches = scenario.each_replica().any(|kind| kind.facts.engine.enable_prefix_caching);
+    if let Some(contender) = contenders.iter().find(|contender| contender.scenario.router.reads_kv_events)
+        && !caches
+    {
+        remarks.push(format!("no replica caches prefixes: {} hears of no KV events", contender.name));
+    }
     let reads_sessions = |contender: &&Contender| {
         policies::find(&contender.scenario.router.policy).is_ok_and(|info| info.reads.starts_with("session"))
     };

@@ -12,6 +12,9 @@ use super::error::{TraceError, nearest, quoted};
 /// a published trace is below 3 kB.
 const LONGEST_LINE: usize = 16 << 20;
 
+/// Names less like each other than this are not taken for slips of the pen.
+const LIKE: f64 = 0.75;
+
 /// Bytes asked of the file at a time: some thousand lines, and still within a core's own cache.
 const BLOCK: usize = 1 << 18;
 
@@ -193,8 +196,12 @@ impl Lines {
     /// An error about a column or key that the format does not have.
     pub(super) fn unknown(&self, column: &str, known: &[&str]) -> TraceError {
         let nearest = nearest(column, known.iter().copied());
-        let column = quoted(column);
-        self.problem(format!("unknown column {column}; did you mean {nearest}? Known: {}", known.join(", ")))
+        // A name that is like none of these is no slip of the pen: the file is somebody's own.
+        let meant = match strsim::jaro_winkler(&column.to_lowercase(), &nearest.to_lowercase()) > LIKE {
+            true => format!("did you mean {nearest}?"),
+            false => "if it is a log of your own, say what is what: --columns arrived=...".to_string(),
+        };
+        self.problem(format!("unknown column {}; {meant} Known: {}", quoted(column), known.join(", ")))
     }
 
     /// An error about a column or key that is not there.

@@ -300,6 +300,11 @@ fn headers_that_are_wrong() {
         "t:1: unknown column \"ContextToken\"; did you mean ContextTokens? Known: TIMESTAMP, ContextTokens, \
          GeneratedTokens"
     );
+    assert_eq!(
+        error("arrived_s,prompt_tokens,output_tokens,who\n"),
+        "t:1: unknown column \"who\"; if it is a log of your own, say what is what: --columns arrived=... Known: arrived_s, \
+         prompt_tokens, output_tokens, max_tokens, session, priority, prefix, prefix_tokens"
+    );
     assert_eq!(error("arrived_s,arrived_s\n1,1"), "t:1: column arrived_s is there twice");
 }
 

@@ -435,3 +435,31 @@ fn a_fleet_is_held_against_its_rows() {
     assert_eq!(missing.status.code(), Some(2));
     assert!(stderr(&missing).contains("none.csv"), "{}", stderr(&missing));
 }
+
+/// What would be replaced by its own result stays, lists without a name are no lists, and nobody waits for a hundred million
+/// repetitions.
+#[test]
+fn what_cannot_be_meant_is_refused() {
+    let folder = folder_with(SCENARIO);
+    let trace = "arrived_s,prompt_tokens,output_tokens\n0,10,20\n1,10,4000000000\n";
+    fs::write(folder.path().join("trace.csv"), trace).unwrap();
+    let refused = |arguments: &[&str], why: &str| {
+        let output = tailcast(arguments, folder.path());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(stderr(&output).contains(why), "{arguments:?}: {}", stderr(&output));
+    };
+    for command in ["compare", "regret", "capacity", "sweep"] {
+        let over: &[&str] = if command == "sweep" { &["--over", "seed=1,2"] } else { &[] };
+        refused(&[&[command, "scenario.toml", "--policies", ","], over].concat(), "no policy is named");
+    }
+    refused(&["trace", "convert", "trace.csv", "--out", "./trace.csv"], "is what is read");
+    refused(&["trace", "generate", "scenario.toml", "--out", "scenario.toml"], "is what is read");
+    assert_eq!(fs::read_to_string(folder.path().join("trace.csv")).unwrap(), trace);
+    refused(&["run", "scenario.toml", "--set", "repeat=100000000"], "expected 1 to 10000, got 100000000");
+    let long = "[workload]\ntrace = \"trace.csv\"\n[[replicas]]\ncount = 1\nmodel = \"llama-3.1-8b\"\ngpu = \"a100-80-sxm\"\n\
+                max_model_len = 500\n";
+    fs::write(folder.path().join("long.toml"), long).unwrap();
+    let output = tailcast(&["run", "long.toml"], folder.path());
+    let told = "1 request asks for more tokens than max_model_len = 500 leaves, and ends there";
+    assert!(stdout(&output).contains(told), "{}{}", stdout(&output), stderr(&output));
+}

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{CliError, Reading, Writing, say, say_notes};
+use super::{CliError, Reading, Writing, check_not_input, say, say_notes};
 use crate::random::Seed;
 use crate::trace::{Clock, TraceInfo};
 use crate::workload::amplify::amplify;
@@ -30,6 +30,7 @@ const MOST_REQUESTS: f64 = 4e9;
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     arguments.writing.target()?;
+    check_not_input("--out", &arguments.writing.out, &arguments.files)?;
     let trace = arguments.reading.read(&arguments.files, Clock::Absolute)?;
     say_notes(&trace);
     let times = arguments.times;

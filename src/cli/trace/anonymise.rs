@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{CliError, Reading, Writing, say, say_notes};
+use super::{CliError, Reading, Writing, check_not_input, say, say_notes};
 use crate::trace::Clock;
 use crate::trace::anonymise::{anonymise, key_of};
 
@@ -33,6 +33,7 @@ const SHORTEST_KEY: usize = 16;
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     arguments.writing.target()?;
     let key = read_key(&arguments.key)?;
+    check_not_input("--out", &arguments.writing.out, arguments.files.iter().chain([&arguments.key]))?;
     let mut trace = arguments.reading.read(&arguments.files, Clock::Absolute)?;
     say_notes(&trace);
     anonymise(&mut trace, &key, arguments.bucket_tokens);

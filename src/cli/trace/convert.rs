@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{CliError, Cutting, Reading, Writing, say_notes};
+use super::{CliError, Cutting, Reading, Writing, check_not_input, say_notes};
 use crate::trace::Clock;
 
 /// Write a trace in another format: a part of it, or several laid over each other. Says what is lost
@@ -34,6 +34,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         )));
     }
     let clock = if arguments.from_their_starts { Clock::Relative } else { Clock::Absolute };
+    check_not_input("--out", &arguments.writing.out, &arguments.files)?;
     let mut trace = arguments.reading.read(&arguments.files, clock)?;
     say_notes(&trace);
     arguments.cutting.apply(&mut trace)?;

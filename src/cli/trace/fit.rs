@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{CliError, Reading, print, replace, say_notes};
+use super::{CliError, Reading, check_not_input, print, replace, say_notes};
 use crate::random::Seed;
 use crate::report::table::Table;
 use crate::trace::{Clock, TraceInfo};
@@ -28,6 +28,9 @@ pub(in crate::cli) struct Arguments {
 type Figure<'a> = Box<dyn Fn(&TraceInfo) -> String + 'a>;
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
+    if let Some(out) = &arguments.out {
+        check_not_input("--out", out, &arguments.files)?;
+    }
     let trace = arguments.reading.read(&arguments.files, Clock::Absolute)?;
     say_notes(&trace);
     if trace.rows.len() < 10 {

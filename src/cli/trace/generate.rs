@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{CliError, Writing, say};
+use super::{CliError, Writing, check_not_input, say};
 use crate::scenario::Loaded;
 use crate::study::Traces;
 use crate::study::run::jobs;
@@ -25,6 +25,7 @@ pub(in crate::cli) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     arguments.writing.target()?;
+    check_not_input("--out", &arguments.writing.out, [&arguments.scenario])?;
     let loaded = Loaded::read(&arguments.scenario, &arguments.set).map_err(CliError::input)?;
     let scenario = loaded.resolve().map_err(CliError::input)?;
     let mut traces = Traces::default();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-use super::{CliError, Reading, Writing, say, say_notes};
+use super::{CliError, Reading, Writing, check_not_input, say, say_notes};
 use crate::compression;
 use crate::request::{Content, ContentRun};
 use crate::trace::Clock;
@@ -55,6 +55,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
                 .into(),
         ));
     }
+    let inputs = [&arguments.file, &arguments.tokenizer, &arguments.key];
+    check_not_input("--out", &arguments.writing.out, inputs)?;
     let texts = texts(&arguments.file, &arguments.prompt)?;
     let mut trace = arguments.reading.read(std::slice::from_ref(&arguments.file), Clock::Absolute)?;
     say_notes(&trace);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{CliError, Reading, print, replace, say_notes};
+use super::{CliError, Reading, check_not_input, print, replace, say_notes};
 use crate::report::plots;
 use crate::trace::{CachePoint, Clock, Trace, TraceInfo, cache_curve, cache_sizes};
 
@@ -37,6 +37,9 @@ struct Json<'a> {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
+    if let Some(plot) = &arguments.plot {
+        check_not_input("--plot", plot, &arguments.files)?;
+    }
     let trace = arguments.reading.read(&arguments.files, Clock::Absolute)?;
     let info = TraceInfo::of(&trace);
     let wanted = arguments.cache_curve || arguments.plot.is_some();

@@ -5,6 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::results::check_not_input;
 use super::{CliError, print, say};
 use crate::random::Seed;
 use crate::time::Span;

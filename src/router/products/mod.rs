@@ -96,10 +96,13 @@ impl Offer {
         Offer { flags, ..self }
     }
 
-    /// The parameters that it has when a scenario sets `own` of them.
+    /// The parameters that it has when a scenario sets `own` of them. A composition that the product has a name for is that one,
+    /// whatever a scenario composes.
     pub fn parameters(&self, own: &toml::Table) -> toml::Table {
         let mut all: toml::Table = self.parameters.parse().unwrap_or_default();
-        all.extend(own.clone());
+        if all.is_empty() || !matches!(self.says, Says::Plugins(_)) {
+            all.extend(own.clone());
+        }
         all
     }
 
@@ -210,6 +213,18 @@ mod tests {
     /// These parameters, and nothing else out of the ordinary.
     fn plain(parameters: &toml::Table) -> Chosen<'_> {
         Chosen { parameters, kv_index: None, block_size: 16 }
+    }
+
+    #[test]
+    fn a_composition_with_a_name_is_not_what_a_scenario_composes() {
+        let own: toml::Table = "scorers = [{ type = \"queue-scorer\" }]".parse().unwrap();
+        let of = |name: &str| {
+            let offers = find("llm-d").unwrap().offers;
+            offers.iter().find(|offer| offer.name == name).unwrap().parameters(&own).to_string()
+        };
+        assert!(of("session-affinity").contains("session-affinity-scorer"));
+        assert!(of("optimized-baseline-2025").contains("no-hit-lru-scorer"));
+        assert_eq!(of("epp-weighted"), own.to_string());
     }
 
     #[test]

@@ -48,7 +48,6 @@ pub const PRODUCTS: &[Product] = &[
                 ("router_ttl_s", " --router-ttl-secs {}"),
                 ("use_kv_events=false", " --no-router-kv-events"),
             ]),
-            Offer::of("lmetric", "kv  # with the selection policy lmetric"),
         ],
         frame: "python -m dynamo.frontend --router-mode {}\n",
     },

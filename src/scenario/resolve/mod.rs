@@ -355,6 +355,8 @@ fn within_clock(path: &str, seconds: f64) -> Result<f64, Fault> {
     }
 }
 
+/// Most repetitions of a study, as many as a comparison goes on for until it is decided.
+const MOST_REPETITIONS: u32 = 10_000;
 /// Most replicas of a fleet.
 const MOST_REPLICAS: u32 = 100_000;
 
@@ -466,6 +468,9 @@ pub(in crate::scenario) fn resolve(file: &ScenarioFile, folder: &Path) -> Result
 
 fn check_repetitions(file: &ScenarioFile, workload: &Workload) -> Result<(), Fault> {
     at_least_one("repeat", file.repeat)?;
+    if file.repeat > MOST_REPETITIONS {
+        return Err(fault("repeat", format!("expected 1 to {MOST_REPETITIONS}, got {}", file.repeat)));
+    }
     let is_trace = matches!(workload, Workload::Trace { .. });
     match (is_trace, file.resample) {
         (true, None) if file.repeat > 1 => Err(fault(
