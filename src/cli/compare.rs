@@ -9,8 +9,8 @@ use super::{
 use crate::report::{json, text};
 use crate::router::products::{self, Chosen, Offer, Product, Written};
 use crate::router::{COMPARED, POLICIES, policies};
-use crate::scenario::Loaded;
 use crate::scenario::error::nearest_or_all;
+use crate::scenario::{Loaded, MOST_REPETITIONS};
 use crate::study::Keep;
 use crate::study::compare::{Comparison, Contender, Repetitions};
 
@@ -31,7 +31,7 @@ pub(super) struct Arguments {
     /// Go on with more repetitions until every contender is known to be behind the first, or as good as it (within 1 %), but with
     /// no more than this
     #[arg(long, value_name = "MOST", num_args = 0..=1, default_missing_value = "200", require_equals = true,
-          value_parser = clap::value_parser!(u32).range(5..=10_000))]
+          value_parser = clap::value_parser!(u32).range(5..=i64::from(MOST_REPETITIONS)))]
     until_decided: Option<u32>,
     /// Where results are written; output/NAME-OF-THE-SCENARIO unless given
     #[arg(long, value_name = "DIR")]

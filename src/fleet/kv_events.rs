@@ -122,6 +122,7 @@ impl Feed {
 pub(super) struct Subscriber {
     index: KvIndex,
     feeds: Vec<Feed>,
+    impairments: Impairments,
     /// Which gateway, and the seed of what it loses.
     gateway: usize,
     seed: Seed,
@@ -145,6 +146,7 @@ impl Subscriber {
         Subscriber {
             index: KvIndex::new(servers, impairments.kv_index),
             feeds: vec![Feed::default(); servers],
+            impairments: *impairments,
             gateway,
             seed: seed.derive(Purpose::EventLoss, gateway as u64),
             since,
@@ -161,12 +163,11 @@ impl Subscriber {
         block_size: u32,
         now: Time,
         publishers: impl Iterator<Item = Option<&'a mut Publisher>>,
-        impairments: &Impairments,
     ) -> &[u32] {
         let asked = (arrival.id, now, block_size);
         if self.looked != Some(asked) {
             self.looked = Some(asked);
-            self.catch_up(now, publishers, impairments);
+            self.catch_up(now, publishers);
             let blocks = arrival.content.tokens().min(arrival.prompt_tokens) / block_size;
             leading_keys(arrival.id, &arrival.content, block_size, blocks, &mut self.keys);
             self.index.leading(&self.keys, now, &mut self.found);
@@ -180,9 +181,8 @@ impl Subscriber {
         server: Server,
         now: Time,
         publishers: impl Iterator<Item = Option<&'a mut Publisher>>,
-        impairments: &Impairments,
     ) {
-        self.catch_up(now, publishers, impairments);
+        self.catch_up(now, publishers);
         let feed = &mut self.feeds[server];
         feed.missing.clear();
         feed.inbox.clear();
@@ -190,14 +190,9 @@ impl Subscriber {
     }
 
     /// Takes in what has arrived by `now`, in the order in which it has.
-    fn catch_up<'a>(
-        &mut self,
-        now: Time,
-        publishers: impl Iterator<Item = Option<&'a mut Publisher>>,
-        impairments: &Impairments,
-    ) {
+    fn catch_up<'a>(&mut self, now: Time, publishers: impl Iterator<Item = Option<&'a mut Publisher>>) {
         let Impairments { kv_event_delay: delay, kv_event_loss: loss, kv_event_replay: replay, .. } =
-            *impairments;
+            self.impairments;
         let then = Time::ZERO + (now - Time::ZERO).saturating_sub(delay);
         for (server, publisher) in publishers.enumerate() {
             let Some(publisher) = publisher else { continue };
@@ -229,7 +224,7 @@ impl<O: Observer> Fleet<O> {
     pub(super) fn forget_blocks(&mut self, gateway: usize, server: Server) {
         if let Some(index) = &mut self.gateways[gateway].index {
             let publishers = self.lanes.iter_mut().map(|lane| lane.publisher.as_deref_mut());
-            index.forget(server, self.now, publishers, &self.config.impairments);
+            index.forget(server, self.now, publishers);
         }
     }
 }

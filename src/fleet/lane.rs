@@ -4,9 +4,7 @@ use crate::observe::Observer;
 use crate::replica::{Input, Limit, Replica};
 use crate::request::{Arrival, Request, RequestId};
 use crate::router::view::saturated;
-use crate::router::{
-    Assumed, Candidates, Clairvoyance, Facts, Freshness, Glance, Impairments, Mine, Server, View,
-};
+use crate::router::{Assumed, Candidates, Clairvoyance, Facts, Freshness, Glance, Mine, Server, View};
 use crate::signals::Glimpse;
 use crate::time::{Span, Time};
 
@@ -73,7 +71,6 @@ pub(super) struct Look<'a, O> {
     pub(super) way: Span,
     /// The request being decided, with its true length.
     pub(super) request: &'a Request,
-    pub(super) impairments: &'a Impairments,
     /// What the gateway has been told of caches.
     pub(super) index: Option<&'a mut Subscriber>,
     /// The gateway's number, and how many there are.
@@ -159,7 +156,7 @@ impl<O: Observer> Glance for Look<'_, O> {
         };
         let block_size = self.lanes[server].facts.engine.block_size;
         let publishers = self.lanes.iter_mut().map(|lane| lane.publisher.as_deref_mut());
-        let leading = index.leading(arrival, block_size, self.now, publishers, self.impairments);
+        let leading = index.leading(arrival, block_size, self.now, publishers);
         leading[server] * block_size
     }
 

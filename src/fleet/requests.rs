@@ -131,7 +131,6 @@ impl<O: Observer + Send> Fleet<O> {
             pending: &self.pending,
             way: self.config.decision_gap + network.router_to_replica + network.frontend,
             request,
-            impairments: &self.config.impairments,
             index: index.as_mut(),
             gateway: (gateway as u32, count),
         };

@@ -7,15 +7,14 @@
 
 use std::collections::VecDeque;
 
-use rand::RngExt;
 use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 
+use super::random::Random;
 use super::ring::Ring;
 use super::round_robin::RoundRobin;
 use super::{Decision, Glance, PolicyInfo, Router, Server, Sight};
-use crate::random::{Purpose, Stream};
 use crate::request::Arrival;
 use crate::time::{Span, Time};
 
@@ -73,7 +72,7 @@ pub const INFO: PolicyInfo = PolicyInfo {
             without_session,
             sends: Vec::new(),
             turns: RoundRobin::default(),
-            stream: seed.stream(Purpose::Routing, gateway),
+            anyone: Random::new(seed, gateway),
         }))
     },
 };
@@ -85,7 +84,7 @@ pub struct SessionHash {
     without_session: WithoutSession,
     sends: Vec<VecDeque<Time>>,
     turns: RoundRobin,
-    stream: Stream,
+    anyone: Random,
 }
 
 impl Router for SessionHash {
@@ -104,9 +103,7 @@ impl Router for SessionHash {
             (Some(session), _) => session,
             (None, WithoutSession::OneKey) => EMPTY_KEY,
             (None, WithoutSession::RoundRobin) => return self.turns.decide(arrival, glance),
-            (None, WithoutSession::Random) => {
-                return Decision::Send(among.at(self.stream.random_range(0..among.len())));
-            }
+            (None, WithoutSession::Random) => return self.anyone.decide(arrival, glance),
             (None, WithoutSession::FewestSent) => {
                 for sends in &mut self.sends {
                     while sends.pop_front_if(|at| now.saturating_since(*at) > WINDOW).is_some() {}

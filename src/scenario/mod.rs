@@ -17,7 +17,9 @@ pub mod vllm_command;
 
 pub use error::ScenarioError;
 use file::ScenarioFile;
-pub use resolve::{LONGEST_S, ReplicaKind, Resample, RouterPlan, Scenario, WarmupRule, Workload};
+pub use resolve::{
+    LONGEST_S, MOST_REPETITIONS, ReplicaKind, Resample, RouterPlan, Scenario, WarmupRule, Workload,
+};
 
 /// A scenario file that has been read and understood, with the text it came from.
 #[derive(Clone, Debug)]

@@ -16,6 +16,7 @@ use serde::Serialize;
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use crate::metrics::Distribution;
+use crate::scenario::MOST_REPETITIONS;
 
 /// The level of intervals where nobody asks for another.
 pub const LEVEL: f64 = 0.95;
@@ -213,9 +214,6 @@ pub struct Paired {
     /// [`MOST_REPETITIONS`] would not do.
     pub repetitions_to_tell: Option<u32>,
 }
-
-/// Where `repetitions_to_tell` ends.
-pub const MOST_REPETITIONS: u32 = 10_000;
 
 /// The difference, pair by pair; none where [`interval_at`] has none.
 pub fn paired(differences: &[f64], level: f64) -> Option<Paired> {

@@ -115,8 +115,21 @@ fn format_names() -> String {
     FORMATS.iter().map(|format| format.name).collect::<Vec<_>>().join(", ")
 }
 
+/// Names less like each other than this are not taken for slips of the pen.
+const LIKE: f64 = 0.75;
+
 /// The one of `known` most like `wanted`; the first of equals, nothing where none are known.
 pub(super) fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> &'a str {
+    most_like(wanted, known).0
+}
+
+/// The same, if `wanted` may be meant for it.
+pub(super) fn meant<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let (name, likeness) = most_like(wanted, known);
+    (likeness > LIKE).then_some(name)
+}
+
+fn most_like<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> (&'a str, f64) {
     let wanted = wanted.to_lowercase();
     let mut best = ("", -1.0);
     for name in known {
@@ -125,7 +138,7 @@ pub(super) fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) ->
             best = (name, likeness);
         }
     }
-    best.0
+    best
 }
 
 /// `text` in quotes, control characters escaped, long ones cut.

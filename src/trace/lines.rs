@@ -6,14 +6,11 @@
 use std::io::{self, BufRead, ErrorKind, Read};
 use std::mem;
 
-use super::error::{TraceError, nearest, quoted};
+use super::error::{TraceError, meant, quoted};
 
 /// Longer lines are refused, so that a file without line ends cannot fill the memory. The longest line of
 /// a published trace is below 3 kB.
 const LONGEST_LINE: usize = 16 << 20;
-
-/// Names less like each other than this are not taken for slips of the pen.
-const LIKE: f64 = 0.75;
 
 /// Bytes asked of the file at a time: some thousand lines, and still within a core's own cache.
 const BLOCK: usize = 1 << 18;
@@ -195,11 +192,10 @@ impl Lines {
 
     /// An error about a column or key that the format does not have.
     pub(super) fn unknown(&self, column: &str, known: &[&str]) -> TraceError {
-        let nearest = nearest(column, known.iter().copied());
         // A name that is like none of these is no slip of the pen: the file is somebody's own.
-        let meant = match strsim::jaro_winkler(&column.to_lowercase(), &nearest.to_lowercase()) > LIKE {
-            true => format!("did you mean {nearest}?"),
-            false => "if it is a log of your own, say what is what: --columns arrived=...".to_string(),
+        let meant = match meant(column, known.iter().copied()) {
+            Some(name) => format!("did you mean {name}?"),
+            None => "if it is a log of your own, say what is what: --columns arrived=...".to_string(),
         };
         self.problem(format!("unknown column {}; {meant} Known: {}", quoted(column), known.join(", ")))
     }

@@ -124,6 +124,11 @@ impl Exploration {
     pub(super) fn new(seed: Seed, gateway: u64) -> Exploration {
         Exploration { stream: seed.stream(Purpose::Exploration, gateway) }
     }
+
+    /// Whether it is now, if it is so often. What is never passed over draws nothing.
+    fn explores(&mut self, probability: f64) -> bool {
+        probability > 0.0 && self.stream.random::<f64>() < probability
+    }
 }
 
 impl FilterPlugin {
@@ -229,9 +234,7 @@ impl FilterPlugin {
                 peak_prefill_throughput,
                 exploration_probability,
             } => {
-                if exploration_probability > 0.0
-                    && exploration.stream.random::<f64>() < exploration_probability
-                {
+                if exploration.explores(exploration_probability) {
                     return;
                 }
                 let sticky = |endpoint: &&Endpoint| endpoint.cached_share() >= affinity_threshold;
@@ -246,10 +249,7 @@ impl FilterPlugin {
                 endpoints.retain(|endpoint| sticky(&endpoint));
             }
             FilterPlugin::SloHeadroomTierFilter { exploration_probability } => {
-                latency::keep_tier(endpoints, || {
-                    exploration_probability > 0.0
-                        && exploration.stream.random::<f64>() < exploration_probability
-                });
+                latency::keep_tier(endpoints, || exploration.explores(exploration_probability));
             }
             FilterPlugin::UtilizationFilter {
                 max_queue_depth,

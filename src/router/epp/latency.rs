@@ -130,7 +130,7 @@ impl Predictor {
         self.looked.clear();
         let prompt = f64::from(arrival.prompt_tokens);
         for endpoint in endpoints {
-            let share = f64::from(endpoint.cached_tokens) / prompt.max(1.0);
+            let share = endpoint.prompt_share;
             let features = Features::from([
                 1.0,
                 endpoint.kv_cache_usage,

@@ -110,16 +110,10 @@ pub const PRODUCTS: &[Product] = &[
             Offer::of_plugins("epp-weighted", epp::Parameters::default),
             Offer::of_plugins("epp-precise", epp_precise::defaults),
             Offer::of_plugins("sticky-until-saturated", sticky_until_saturated::defaults),
-            Offer::of_plugins("epp-weighted", || {
-                let mut parameters = epp::Parameters::default();
-                parameters.scorers.push(ScorerPlugin::NoHitLruScorer { weight: 2.0 });
-                parameters
-            })
-            .with("optimized-baseline-2025", OPTIMIZED_BASELINE_2025),
-            Offer::of_plugins("epp-weighted", || {
-                scored_by(ScorerPlugin::SessionAffinityScorer { weight: 1.0 })
-            })
-            .with("session-affinity", "scorers = [{ type = \"session-affinity-scorer\", weight = 1.0 }]"),
+            Offer::of_plugins("epp-weighted", epp::Parameters::default)
+                .with("optimized-baseline-2025", OPTIMIZED_BASELINE_2025),
+            Offer::of_plugins("epp-weighted", epp::Parameters::default)
+                .with("session-affinity", "scorers = [{ type = \"session-affinity-scorer\", weight = 1.0 }]"),
             Offer::composed("predicted-latency", predicted_latency::plugins),
         ],
         frame: "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\n{}\n",

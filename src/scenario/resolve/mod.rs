@@ -356,7 +356,7 @@ fn within_clock(path: &str, seconds: f64) -> Result<f64, Fault> {
 }
 
 /// Most repetitions of a study, as many as a comparison goes on for until it is decided.
-const MOST_REPETITIONS: u32 = 10_000;
+pub const MOST_REPETITIONS: u32 = 10_000;
 /// Most replicas of a fleet.
 const MOST_REPLICAS: u32 = 100_000;
 

@@ -110,7 +110,8 @@ pub(super) fn router(
             Fault { message: format!("{} ({})", fault.message, router.policy), ..fault }
         }
     })?;
-    if built.sight().clairvoyant {
+    let sight = built.sight();
+    if sight.clairvoyant {
         marks.push(format!(
             "{} knows true output lengths and all state: a bound, and no policy",
             router.policy
@@ -157,7 +158,7 @@ pub(super) fn router(
             format!("expected 0.5 to 16 characters, got {characters}"),
         ));
     }
-    let (impairments, sight) = (impairments(router, freshness, built.sight(), marks)?, built.sight());
+    let impairments = impairments(router, freshness, sight, marks)?;
     let replicas: u64 = file.replicas.iter().map(|kind| u64::from(kind.count)).sum();
     let known = impairments.kv_index.replicas_per_block.map_or(u64::MAX, |most| most.get() as u64);
     if replicas > known && router.view.kv_index_replicas_per_block.is_none() {
